@@ -1,0 +1,46 @@
+"""The only place that draws randomness for identifiers and secrets.
+
+The rule that lives here: an id is chosen before the command that carries it runs, so the
+core stays a pure function of its arguments.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+SECRET_PREFIX = "cyc_live_"
+KEY_PREFIX_LENGTH = 14
+
+
+def new_id(now_ms: int) -> str:
+    """Return a UUID version 7 (RFC 9562) as text: 48 bits of time, then 74 random bits.
+
+    Ids that sort by time keep neighbours in time neighbours on disk, which matters at a
+    million reservations.
+    """
+    bits = (now_ms & (2**48 - 1)) << 80 | 0x7 << 76 | secrets.randbits(12) << 64
+    return str(uuid.UUID(int=bits | 0b10 << 62 | secrets.randbits(62)))
+
+
+def prefixed_id(prefix: str) -> str:
+    """Return `prefix` followed by 128 random bits in hex, e.g. `key_9f…`."""
+    return prefix + secrets.token_hex(16)
+
+
+def new_pepper() -> bytes:
+    """Return 256 random bits that key the hashes of a store's API secrets."""
+    return secrets.token_bytes(32)
+
+
+def new_secret() -> str:
+    """Return an API key secret: `cyc_live_` and 256 random bits in URL-safe base64."""
+    return SECRET_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_trace_id() -> str:
+    """Return 16 random bytes in lower-case hex, never all zero (W3C Trace Context)."""
+    while True:
+        trace_id = secrets.token_hex(16)
+        if trace_id.strip("0"):
+            return trace_id
