@@ -1,0 +1,217 @@
+"""One frozen record per verb: everything a command needs, ids and defaults included.
+
+The rule that lives here: a command is complete. Whatever is random (ids), taken from the
+outside (who asks) or defaulted is settled before a command exists, so evaluating it twice
+gives the same outcome. JSON texts are canonical and opaque.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bursar.core.state import ApiKey, Budget, Tenant
+from bursar.vocabulary import ActorType, FundOperation, OveragePolicy, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's key, the endpoint it belongs to, and the digest of what was asked."""
+
+    endpoint: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked, for the log: actor, credential, and the ids of the request."""
+
+    actor: ActorType
+    key_id: str | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+
+
+SYSTEM = Origin(ActorType.SYSTEM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What every command has: the owning tenant, the asker, and maybe a key."""
+
+    tenant: str
+    origin: Origin = SYSTEM
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decide(Command):
+    """Ask what a reserve would answer, without holding anything."""
+
+    unit: Unit
+    estimate_amount: int
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve(Command):
+    """Hold an estimate in every budget along the scopes, or in none."""
+
+    reservation_id: str
+    unit: Unit
+    estimate_amount: int
+    scopes: tuple[str, ...]
+    subject: str
+    action: str
+    grace_ms: int
+    ttl_ms: int | None = None
+    overage_policy: OveragePolicy | None = None
+    dry_run: bool = False
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit(Command):
+    """Settle a reservation with what the action really cost."""
+
+    reservation_id: str
+    unit: Unit
+    actual_amount: int
+    metrics: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(Command):
+    """Give a reservation's hold back; the action did not happen."""
+
+    reservation_id: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend(Command):
+    """Move a live lease's expiry further out."""
+
+    reservation_id: str
+    extend_by_ms: int
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expire(Command):
+    """Give back the hold of a reservation whose lease and grace are over."""
+
+    reservation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debit(Command):
+    """Account for a cost that already happened (`POST /v1/events`)."""
+
+    event_id: str
+    unit: Unit
+    actual_amount: int
+    scopes: tuple[str, ...]
+    subject: str
+    action: str
+    overage_policy: OveragePolicy | None = None
+    metrics: str | None = None
+    metadata: str | None = None
+    client_time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetCommand(Command):
+    """A command on one budget, found by scope and unit."""
+
+    scope: str
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateBudget(Command):
+    """Open a budget; `budget` is complete but for its times."""
+
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fund(BudgetCommand):
+    """Change a budget's ceiling, spend or debt (protocol 3.8)."""
+
+    operation: FundOperation
+    amount_unit: Unit
+    amount: int
+    spent: int | None = None
+    spent_unit: Unit | None = None
+    reason: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze(BudgetCommand):
+    """Stop new work and funding on a budget; existing work still settles."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfreeze(BudgetCommand):
+    """Let a frozen budget work again."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseBudget(BudgetCommand):
+    """End a budget for good; refused while anything is held in it."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateTenant(Command):
+    """Open a tenant; the same id and name again is a no-op."""
+
+    record: Tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseTenant(Command):
+    """End a tenant: budgets closed, reservations released, keys revoked, in one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateKey(Command):
+    """Register an API key by the hash of its secret."""
+
+    record: ApiKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeKey(Command):
+    """End an API key for good."""
+
+    key_id: str
+    reason: str | None = None
+
+
+AnyCommand = (
+    Decide
+    | Reserve
+    | Commit
+    | Release
+    | Extend
+    | Expire
+    | Debit
+    | CreateBudget
+    | Fund
+    | Freeze
+    | Unfreeze
+    | CloseBudget
+    | CreateTenant
+    | CloseTenant
+    | CreateKey
+    | RevokeKey
+)

@@ -1,0 +1,174 @@
+"""The entry log: one entry for every accepted command, chained by hash per tenant.
+
+The rule that lives here: an entry's hash covers everything the entry says and the hash
+before it, so no entry can be altered, dropped or moved without breaking the chain. The
+recorded changes are states, not differences: folding them in order rebuilds the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from bursar.core.commands import Command
+from bursar.core.outcomes import Changes
+from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it travels: status, body without volatile fields, and its lease.
+
+    `remaining_ttl_ms` is not in `body`; it is computed from `lease_expires_at_ms` each
+    time the answer is given (protocol 1.5.7).
+    """
+
+    status: int
+    body: bytes
+    reservation_id: str | None = None
+    lease_expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a tenant's log."""
+
+    tenant: str
+    seq: int
+    at_ms: int
+    verb: str
+    endpoint: str | None
+    key: str | None
+    fingerprint: str | None
+    actor: str
+    key_id: str | None
+    request_id: str | None
+    trace_id: str | None
+    status: int
+    body: bytes
+    reservation_id: str | None
+    lease_expires_at_ms: int | None
+    changes: str
+    prev_hash: str
+    entry_hash: str
+
+
+def seal(head: Head, command: Command, changes: Changes, reply: Reply, now_ms: int) -> Entry:
+    """Return the next entry of the log that ends at `head`."""
+    identity, origin = command.idempotency, command.origin
+    entry = Entry(
+        tenant=command.tenant,
+        seq=head.seq + 1,
+        at_ms=now_ms,
+        verb=type(command).__name__,
+        endpoint=identity.endpoint if identity else None,
+        key=identity.key if identity else None,
+        fingerprint=identity.fingerprint if identity else None,
+        actor=origin.actor.value,
+        key_id=origin.key_id,
+        request_id=origin.request_id,
+        trace_id=origin.trace_id,
+        status=reply.status,
+        body=reply.body,
+        reservation_id=reply.reservation_id,
+        lease_expires_at_ms=reply.lease_expires_at_ms,
+        changes=_dumps(_states(changes)),
+        prev_hash=head.entry_hash,
+        entry_hash="",
+    )
+    object.__setattr__(entry, "entry_hash", digest(entry))  # one construction, not two
+    return entry
+
+
+def digest(entry: Entry) -> str:
+    """Return the SHA-256 of an entry's content and of the hash before it, in hex.
+
+    Every field is preceded by its length, so no two entries share an encoding.
+    """
+    digester = hashlib.sha256()
+    for value in (
+        entry.prev_hash,
+        entry.tenant,
+        entry.seq,
+        entry.at_ms,
+        entry.verb,
+        entry.endpoint,
+        entry.key,
+        entry.fingerprint,
+        entry.actor,
+        entry.key_id,
+        entry.request_id,
+        entry.trace_id,
+        entry.status,
+        entry.body,
+        entry.reservation_id,
+        entry.lease_expires_at_ms,
+        entry.changes,
+    ):
+        if value is None:
+            digester.update(b"-:")
+            continue
+        part = value if isinstance(value, bytes) else str(value).encode()
+        digester.update(b"%d:" % len(part))
+        digester.update(part)
+    return digester.hexdigest()
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _states(changes: Changes) -> dict[str, Any]:
+    """Return the changed records as compact JSON values, keyed by kind; absent if none."""
+    states: dict[str, Any] = {}
+    if changes.budgets:
+        states["budgets"] = [budget_state(row) for row in changes.budgets]
+    if changes.reservations:
+        states["reservations"] = [_reservation_state(row) for row in changes.reservations]
+    if changes.tenants:
+        states["tenants"] = [_tenant_state(row) for row in changes.tenants]
+    if changes.keys:
+        states["keys"] = [_key_state(row) for row in changes.keys]
+    return states
+
+
+def budget_state(row: Budget) -> list[Any]:
+    """Return `[scope, unit, status, allocated, reserved, spent, debt, overdraft_limit, over]`.
+
+    `remaining` follows from the identity and is left out.
+    """
+    return [
+        row.scope,
+        row.unit.value,
+        row.status.value,
+        row.allocated,
+        row.reserved,
+        row.spent,
+        row.debt,
+        row.overdraft_limit,
+        int(row.is_over_limit),
+    ]
+
+
+def _reservation_state(row: Reservation) -> list[Any]:
+    """Return `[id, status, unit, estimate, charged, expires_at_ms, scope_path, scopes]`."""
+    return [
+        row.reservation_id,
+        row.status.value,
+        row.unit.value,
+        row.estimate_amount,
+        row.charged_amount,
+        row.expires_at_ms,
+        row.scope_path,
+        row.budgeted_scopes,
+    ]
+
+
+def _tenant_state(row: Tenant) -> list[Any]:
+    return [row.tenant_id, row.status.value if row.status else None, row.name]
+
+
+def _key_state(row: ApiKey) -> list[Any]:
+    return [row.key_id, row.status.value, row.key_prefix, list(row.permissions)]

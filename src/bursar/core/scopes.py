@@ -1,0 +1,100 @@
+"""Scope paths: derived from a subject, validated for an operator, matched by segment.
+
+The rule that lives here (protocol section 2): only levels that a subject names enter a
+path, always in hierarchy order, and every derived path is a cumulative prefix. Matching
+is by whole segments, so tenant `acme` never matches `acme-corp`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from bursar.vocabulary import SCOPE_KINDS
+
+_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+VALUE_LENGTH_MAX = 128
+
+
+def derive(subject: Mapping[str, str]) -> tuple[str, ...]:
+    """Return every scope path of a subject, outermost first; values are lower-cased.
+
+    >>> derive({"tenant": "acme", "agent": "Bot"})
+    ('tenant:acme', 'tenant:acme/agent:bot')
+    """
+    paths: list[str] = []
+    prefix = ""
+    for kind in SCOPE_KINDS:
+        value = subject.get(kind)
+        if value is not None:
+            prefix += f"{kind}:{value.lower()}"
+            paths.append(prefix)
+            prefix += "/"
+    return tuple(paths)
+
+
+def prefixes(scope_path: str) -> tuple[str, ...]:
+    """Return the derived paths that end in `scope_path`, outermost first.
+
+    >>> prefixes("tenant:acme/agent:bot")
+    ('tenant:acme', 'tenant:acme/agent:bot')
+    """
+    segments = scope_path.split("/")
+    return tuple("/".join(segments[: depth + 1]) for depth in range(len(segments)))
+
+
+def leaf(scope_path: str) -> str:
+    """Return the last segment of a path: `agent:bot`."""
+    return scope_path.rpartition("/")[2]
+
+
+def problem(scope: str, tenant_id: str) -> str | None:
+    """Return what is wrong with a budget's scope (protocol 2.3), or None.
+
+    A scope starts with the owning tenant, keeps the hierarchy's order, repeats no level,
+    and its values are letters, digits, `.`, `_` and `-`, beginning and ending with a
+    letter or digit.
+    """
+    order = -1
+    for position, segment in enumerate(scope.split("/")):
+        kind, colon, value = segment.partition(":")
+        if not colon or kind not in SCOPE_KINDS:
+            kinds = ", ".join(SCOPE_KINDS)
+            return f"segment {segment!r} must be kind:value with kind one of {kinds}"
+        rank = SCOPE_KINDS.index(kind)
+        if rank <= order:
+            return f"segment {segment!r} is out of order; the order is {', '.join(SCOPE_KINDS)}"
+        order = rank
+        if len(value) > VALUE_LENGTH_MAX or not _VALUE.fullmatch(value):
+            return (
+                f"value of {kind!r} must be 1 to {VALUE_LENGTH_MAX} letters, digits, '.', '_' or "
+                "'-', beginning and ending with a letter or digit"
+            )
+        if position == 0 and segment.lower() != f"tenant:{tenant_id}":
+            return f"must start with tenant:{tenant_id}, the tenant that owns the budget"
+    return None
+
+
+def contains(scope_path: str, segments: Mapping[str, str]) -> bool:
+    """Return whether a path has all the given `kind: value` segments, wherever they sit."""
+    have = set(scope_path.split("/"))
+    return all(f"{kind}:{value.lower()}" in have for kind, value in segments.items())
+
+
+def within_filter(scope_path: str, scope_filter: tuple[str, ...]) -> bool:
+    """Return whether an API key's scope filter admits a path; an empty filter admits all.
+
+    An entry is one segment (`workspace:eng`), any value of a kind (`agent:*`), or a path,
+    which admits itself and its descendants.
+    """
+    if not scope_filter:
+        return True
+    segments = scope_path.split("/")
+    for entry in scope_filter:
+        entry = entry.lower()
+        if entry.endswith(":*"):
+            if any(segment.startswith(entry[:-1]) for segment in segments):
+                return True
+        elif entry in segments or scope_path == entry or scope_path.startswith(entry + "/"):
+            return True
+    return False

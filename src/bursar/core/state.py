@@ -1,0 +1,237 @@
+"""The records of the ledger: frozen, integer, and checked against their own identity.
+
+The rule that lives here: `allocated = remaining + spent + reserved + debt`, always, for
+every budget. `Budget.moved` is the only way a balance changes in a verb, and `check` is
+called after every load and before every save.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bursar.core import scopes
+from bursar.invariant import require
+from bursar.vocabulary import (
+    AMOUNT_MAX,
+    EXTENSIONS_MAX_DEFAULT,
+    TTL_MS_CAP_DEFAULT,
+    TTL_MS_DEFAULT,
+    BudgetStatus,
+    ExpiryPolicy,
+    KeyStatus,
+    OveragePolicy,
+    ReservationStatus,
+    RolloverPolicy,
+    TenantStatus,
+    Unit,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One customer of the ledger; the outermost scope and the unit of isolation.
+
+    `status` is None when the stored record cannot be read; every command then fails
+    rather than guess.
+    """
+
+    tenant_id: str
+    name: str
+    status: TenantStatus | None
+    created_at_ms: int
+    updated_at_ms: int | None = None
+    suspended_at_ms: int | None = None
+    closed_at_ms: int | None = None
+    parent_tenant_id: str | None = None
+    overage_policy: OveragePolicy | None = None
+    ttl_default_ms: int = TTL_MS_DEFAULT
+    ttl_max_ms: int = TTL_MS_CAP_DEFAULT
+    extensions_max: int = EXTENSIONS_MAX_DEFAULT
+    expiry_policy: ExpiryPolicy = ExpiryPolicy.AUTO_RELEASE
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One ledger: a scope, a unit, and five exact int64 amounts in that unit."""
+
+    tenant: str
+    scope: str
+    unit: Unit
+    ledger_id: str
+    allocated: int
+    remaining: int
+    reserved: int
+    spent: int
+    debt: int
+    overdraft_limit: int
+    is_over_limit: bool
+    status: BudgetStatus
+    created_at_ms: int
+    updated_at_ms: int
+    overage_policy: OveragePolicy | None = None
+    rollover_policy: RolloverPolicy = RolloverPolicy.NONE
+    period_start_ms: int | None = None
+    period_end_ms: int | None = None
+    metadata: str | None = None
+
+    def moved(
+        self,
+        now_ms: int,
+        *,
+        reserved: int = 0,
+        spent: int = 0,
+        debt: int = 0,
+        over_limit: bool = False,
+    ) -> Budget:
+        """Return this budget after moving amounts; `remaining` absorbs what is moved.
+
+        Spelled out rather than `replace()`: it runs for every scope of every command.
+        """
+        return Budget(
+            self.tenant,
+            self.scope,
+            self.unit,
+            self.ledger_id,
+            self.allocated,
+            self.remaining - reserved - spent - debt,
+            self.reserved + reserved,
+            self.spent + spent,
+            self.debt + debt,
+            self.overdraft_limit,
+            self.is_over_limit or over_limit,
+            self.status,
+            self.created_at_ms,
+            now_ms,
+            self.overage_policy,
+            self.rollover_policy,
+            self.period_start_ms,
+            self.period_end_ms,
+            self.metadata,
+        )
+
+    def closed(self, now_ms: int) -> Budget:
+        """Return this budget closed, its holds drained back into `remaining`."""
+        return replace(
+            self,
+            status=BudgetStatus.CLOSED,
+            remaining=self.remaining + self.reserved,
+            reserved=0,
+            updated_at_ms=now_ms,
+        )
+
+
+def check(budget: Budget) -> Budget:
+    """Return `budget` if it keeps the ledger identity, else raise `InvariantBroken`."""
+    committed = budget.spent + budget.reserved + budget.debt
+    require(
+        budget.allocated == budget.remaining + committed,
+        "allocated = remaining + spent + reserved + debt",
+    )
+    require(
+        min(budget.allocated, budget.reserved, budget.spent, budget.debt) >= 0,
+        "allocated, reserved, spent and debt are never negative",
+    )
+    require(
+        budget.allocated <= AMOUNT_MAX and committed <= AMOUNT_MAX,
+        "amounts of a budget fit int64",
+    )
+    return budget
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A lease on spending authority, and what became of it.
+
+    `budgeted_scopes` is frozen when the reservation is made: settlement touches these
+    budgets and no others. JSON fields are canonical text, opaque to the rules.
+    """
+
+    tenant: str
+    reservation_id: str
+    status: ReservationStatus
+    unit: Unit
+    estimate_amount: int
+    scope_path: str
+    budgeted_scopes: tuple[str, ...]
+    overage_policy: OveragePolicy
+    created_at_ms: int
+    expires_at_ms: int
+    grace_ms: int
+    extensions_max: int
+    idempotency_key: str
+    subject: str
+    action: str
+    extensions: int = 0
+    sweepable: bool = True
+    metadata: str | None = None
+    charged_amount: int | None = None
+    finalized_at_ms: int | None = None
+    committed_metadata: str | None = None
+    metrics: str | None = None
+    reason: str | None = None
+
+    @property
+    def affected_scopes(self) -> tuple[str, ...]:
+        """Every derived scope, budgeted or not, outermost first."""
+        return scopes.prefixes(self.scope_path)
+
+    @property
+    def settle_by_ms(self) -> int:
+        """Last millisecond in which commit and release still work."""
+        return self.expires_at_ms + self.grace_ms
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A tenant's credential. The secret itself is never stored, only its keyed hash."""
+
+    tenant: str
+    key_id: str
+    key_prefix: str
+    secret_hash: str
+    name: str
+    status: KeyStatus
+    permissions: tuple[str, ...]
+    scope_filter: tuple[str, ...]
+    created_at_ms: int
+    expires_at_ms: int
+    description: str | None = None
+    explicit_permissions: bool = True
+    metadata: str | None = None
+    revoked_at_ms: int | None = None
+    revoked_reason: str | None = None
+
+    def status_at(self, now_ms: int) -> KeyStatus:
+        """Return the status, EXPIRED once the time has come even if nobody wrote it down."""
+        if self.status is KeyStatus.ACTIVE and now_ms >= self.expires_at_ms:
+            return KeyStatus.EXPIRED
+        return self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The stored answer to an idempotency key.
+
+    `lease_expires_at_ms` is the expiry that *that* answer announced; only
+    `remaining_ttl_ms` is computed from it anew.
+    """
+
+    fingerprint: str
+    keep_until_ms: int
+    status: int
+    body: bytes
+    reservation_id: str | None = None
+    lease_expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a tenant's entry log: its last sequence number, hash and time."""
+
+    seq: int
+    entry_hash: str
+    at_ms: int
+
+
+GENESIS = Head(seq=0, entry_hash="0" * 64, at_ms=0)

@@ -1,0 +1,122 @@
+"""Create, freeze, unfreeze and close one budget (protocol 3.9).
+
+| from   | freeze          | unfreeze        | close                     |
+|--------|-----------------|-----------------|---------------------------|
+| ACTIVE | FROZEN          | INVALID_REQUEST | CLOSED, if nothing is held |
+| FROZEN | INVALID_REQUEST | ACTIVE          | CLOSED, if nothing is held |
+| CLOSED | BUDGET_CLOSED   | BUDGET_CLOSED   | BUDGET_CLOSED             |
+
+A budget with live holds cannot be closed alone: the reservations would later settle into
+nothing, and that spend would be unaccounted. Freeze it and let them settle first. The
+tenant's close releases the reservations in the same step and so may close everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bursar.core import guards
+from bursar.core.commands import BudgetCommand, CloseBudget, CreateBudget, Freeze, Unfreeze
+from bursar.core.outcomes import BudgetAnswer, Changes, Refused
+from bursar.core.snapshot import Snapshot
+from bursar.core.state import Budget
+from bursar.vocabulary import BudgetStatus, ErrorCode, TenantStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A budget that will be created."""
+
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A status change that will succeed."""
+
+    after: Budget
+
+
+def evaluate_create(snapshot: Snapshot, command: CreateBudget, now_ms: int) -> Open | Refused:
+    """Decide whether the budget may exist: tenant active, no twin at (scope, unit)."""
+    refusal = guards.tenant_closed(snapshot, command.tenant)
+    if refusal is not None:
+        return refusal
+    tenant, new = snapshot.tenant(command.tenant), command.budget
+    if tenant is None:
+        return Refused(ErrorCode.TENANT_NOT_FOUND, f"Tenant not found: {command.tenant}")
+    if tenant.status is not TenantStatus.ACTIVE:
+        return Refused(
+            ErrorCode.INVALID_REQUEST,
+            f"Tenant {command.tenant} is {tenant.status}; reactivate it before creating budgets",
+        )
+    if snapshot.budget(command.tenant, new.scope, new.unit) is not None:
+        return Refused(
+            ErrorCode.DUPLICATE_RESOURCE,
+            f"Budget already exists: scope {new.scope}, unit {new.unit}; fund it instead",
+        )
+    return Open(replace(new, created_at_ms=now_ms, updated_at_ms=now_ms))
+
+
+def apply_create(command: CreateBudget, plan: Open, now_ms: int) -> Changes:
+    """Save the new budget."""
+    del command, now_ms
+    return Changes(BudgetAnswer(plan.budget, created=True), budgets=(plan.budget,))
+
+
+def evaluate_freeze(snapshot: Snapshot, command: Freeze, now_ms: int) -> Turn | Refused:
+    """ACTIVE to FROZEN."""
+    return _turn(snapshot, command, now_ms, BudgetStatus.ACTIVE, BudgetStatus.FROZEN)
+
+
+def evaluate_unfreeze(snapshot: Snapshot, command: Unfreeze, now_ms: int) -> Turn | Refused:
+    """FROZEN to ACTIVE."""
+    return _turn(snapshot, command, now_ms, BudgetStatus.FROZEN, BudgetStatus.ACTIVE)
+
+
+def evaluate_close(snapshot: Snapshot, command: CloseBudget, now_ms: int) -> Turn | Refused:
+    """ACTIVE or FROZEN to CLOSED, once nothing is held."""
+    budget = _changeable(snapshot, command)
+    if isinstance(budget, Refused):
+        return budget
+    if budget.reserved:
+        return Refused(
+            ErrorCode.INVALID_REQUEST,
+            f"Budget {budget.scope} still holds {budget.reserved} {budget.unit} for live "
+            "reservations; freeze it and close it once they have settled",
+        )
+    return Turn(budget.closed(now_ms))
+
+
+def apply_turn(command: BudgetCommand, plan: Turn, now_ms: int) -> Changes:
+    """Save the budget in its new status."""
+    del command, now_ms
+    return Changes(BudgetAnswer(plan.after), budgets=(plan.after,))
+
+
+def _changeable(snapshot: Snapshot, command: BudgetCommand) -> Budget | Refused:
+    refusal = guards.tenant_closed(snapshot, command.tenant)
+    if refusal is not None:
+        return refusal
+    budget = guards.known_budget(snapshot, command.tenant, command.scope, command.unit)
+    if isinstance(budget, Budget) and budget.status is BudgetStatus.CLOSED:
+        return guards.budget_open(budget) or budget
+    return budget
+
+
+def _turn(
+    snapshot: Snapshot,
+    command: BudgetCommand,
+    now_ms: int,
+    before: BudgetStatus,
+    after: BudgetStatus,
+) -> Turn | Refused:
+    budget = _changeable(snapshot, command)
+    if isinstance(budget, Refused):
+        return budget
+    if budget.status is not before:
+        return Refused(
+            ErrorCode.INVALID_REQUEST,
+            f"Budget {budget.scope} ({budget.unit}) is already {budget.status.lower()}",
+        )
+    return Turn(replace(budget, status=after, updated_at_ms=now_ms))

@@ -1,0 +1,84 @@
+"""Commit: settle a reservation with what the action really cost.
+
+The ladder (protocol 1.4), first refusal wins; replay comes before all of it:
+
+| # | guard                            | refusal                            |
+|---|----------------------------------|------------------------------------|
+| 1 | reservation known                | NOT_FOUND                          |
+| 2 | tenant readable, not closed      | INTERNAL_ERROR, TENANT_CLOSED      |
+| 3 | stored status is ACTIVE          | RESERVATION_EXPIRED, _FINALIZED    |
+| 4 | unit of actual = unit of hold    | UNIT_MISMATCH                      |
+| 5 | now <= expiry + grace            | RESERVATION_EXPIRED                |
+| 6 | overage policy can charge it     | BUDGET_EXCEEDED, OVERDRAFT_...     |
+
+Frozen or closed budgets do not stop a commit: the action already happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from bursar.core import guards, settlement
+from bursar.core.commands import Commit
+from bursar.core.outcomes import Changes, Committed, Refused
+from bursar.core.snapshot import Snapshot
+from bursar.core.state import Budget, Reservation
+from bursar.invariant import require
+from bursar.vocabulary import ErrorCode, ReservationStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A commit that will succeed."""
+
+    reservation: Reservation
+    budgets: tuple[Budget, ...]
+    charge: settlement.Charge
+
+
+def evaluate(snapshot: Snapshot, command: Commit, now_ms: int) -> Settle | Refused:
+    """Decide what the reservation's budgets are charged."""
+    row = guards.known_reservation(snapshot, command.tenant, command.reservation_id)
+    if isinstance(row, Refused):
+        return row
+    refusal = guards.tenant_closed(snapshot, command.tenant) or guards.still_active(row)
+    if refusal is not None:
+        return refusal
+    if command.unit is not row.unit:
+        return Refused(
+            ErrorCode.UNIT_MISMATCH,
+            f"Reservation {row.reservation_id} holds {row.unit}; actual is in {command.unit}",
+            fix=f"Commit in {row.unit}.",
+            details={
+                "scope": row.scope_path,
+                "requested_unit": command.unit.value,
+                "expected_units": [row.unit.value],
+            },
+        )
+    if now_ms > row.settle_by_ms:
+        return guards.lapsed(row, f"lease and grace ended at {row.settle_by_ms}")
+    budgets = snapshot.along(row.tenant, row.budgeted_scopes, row.unit)
+    require(len(budgets) == len(row.budgeted_scopes), "budgets of a reservation exist")
+    charge = settlement.evaluate(
+        budgets, row.estimate_amount, command.actual_amount, row.overage_policy
+    )
+    return charge if isinstance(charge, Refused) else Settle(row, budgets, charge)
+
+
+def apply(command: Commit, settle: Settle, now_ms: int) -> Changes:
+    """Charge the budgets and finalize the reservation."""
+    charged, held = settle.charge.charged, settle.charge.held
+    budgets = settlement.apply(settle.budgets, settle.charge, now_ms)
+    row = replace(
+        settle.reservation,
+        status=ReservationStatus.COMMITTED,
+        charged_amount=charged,
+        finalized_at_ms=now_ms,
+        committed_metadata=command.metadata,
+        metrics=command.metrics,
+    )
+    return Changes(
+        Committed(row.unit, charged, held - charged if charged < held else None, budgets),
+        budgets=budgets,
+        reservations=(row,),
+    )

@@ -1,0 +1,63 @@
+"""Debit: account for a cost that already happened (`POST /v1/events`).
+
+The ladder (protocol 1.4), first refusal wins; replay comes before all of it:
+
+| # | guard                                | refusal                        |
+|---|--------------------------------------|--------------------------------|
+| 1 | tenant readable, open, not suspended | INTERNAL_ERROR, TENANT_CLOSED, FORBIDDEN |
+| 2 | per scope: not frozen, not closed    | BUDGET_FROZEN, BUDGET_CLOSED   |
+|   | REJECT: actual <= remaining          | BUDGET_EXCEEDED                |
+| 3 | at least one budget in the unit      | UNIT_MISMATCH, NOT_FOUND       |
+| 4 | ALLOW_WITH_OVERDRAFT: debt in limit  | OVERDRAFT_LIMIT_EXCEEDED       |
+
+Debt and the over-limit flag block reservations, not debits: the cost is already real.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bursar.core import guards, policy, settlement
+from bursar.core.commands import Debit
+from bursar.core.outcomes import Changes, Debited, Refused
+from bursar.core.snapshot import Snapshot
+from bursar.core.state import Budget
+from bursar.vocabulary import OveragePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A debit that will succeed."""
+
+    budgets: tuple[Budget, ...]
+    charge: settlement.Charge
+
+
+def evaluate(snapshot: Snapshot, command: Debit, now_ms: int) -> Charged | Refused:
+    """Decide what the budgets along the scopes are charged."""
+    del now_ms
+    refusal = guards.tenant_admits(snapshot, command.tenant)
+    if refusal is not None:
+        return refusal
+    budgets = snapshot.along(command.tenant, command.scopes, command.unit)
+    terms = policy.terms(
+        snapshot.tenant(command.tenant), budgets, overage_policy=command.overage_policy
+    )
+    rejecting = terms.overage_policy is OveragePolicy.REJECT
+    for budget in budgets:
+        refusal = guards.budget_open(budget)
+        if refusal is None and rejecting:
+            refusal = settlement.unfunded(budget, command.actual_amount)
+        if refusal is not None:
+            return refusal
+    if not budgets:
+        return guards.unbudgeted(snapshot, command.tenant, command.scopes, command.unit)
+    charge = settlement.evaluate(budgets, None, command.actual_amount, terms.overage_policy)
+    return charge if isinstance(charge, Refused) else Charged(budgets, charge)
+
+
+def apply(command: Debit, charged: Charged, now_ms: int) -> Changes:
+    """Charge the budgets."""
+    budgets = settlement.apply(charged.budgets, charged.charge, now_ms)
+    amount = charged.charge.charged if charged.charge.capped else None
+    return Changes(Debited(command.event_id, command.unit, amount, budgets), budgets=budgets)
