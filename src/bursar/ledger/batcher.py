@@ -1,0 +1,152 @@
+"""Natural batching: while one transaction commits, the next batch collects.
+
+The rule that lives here: nobody waits for a timer. A lone command commits at once; under
+load a batch is whatever arrived while the previous one was being made durable. One thread
+writes; callers wait on futures, from other threads or from event loops, and are answered
+together after the transaction is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from bursar.core.commands import AnyCommand
+from bursar.ledger.ports import StoreError, StoreFull, StoreOutcomeUnknown
+from bursar.ledger.service import Failed, Ledger, Outcome
+
+BATCH_MAX = 256
+QUEUE_MAX = 10_000
+
+
+class Overloaded(Exception):
+    """Too many commands are waiting; this one was not accepted. Try again shortly."""
+
+
+class Closed(Exception):
+    """The ledger is shutting down; this command was not accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """A waiting command, and where its outcome goes."""
+
+    command: AnyCommand
+    future: Future[Outcome] | asyncio.Future[Outcome]
+    loop: asyncio.AbstractEventLoop | None
+
+
+class Batcher:
+    """Feeds one ledger from many callers."""
+
+    def __init__(
+        self, ledger: Ledger, *, batch_max: int = BATCH_MAX, queue_max: int = QUEUE_MAX
+    ) -> None:
+        """Start the writer thread.
+
+        Args:
+            ledger: what executes the batches.
+            batch_max: most commands in one transaction.
+            queue_max: most commands waiting; one more is refused with `Overloaded`.
+        """
+        self.ledger = ledger
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._queue: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write, name="bursar-writer", daemon=True)
+        self._writer.start()
+
+    def submit(self, command: AnyCommand) -> Future[Outcome]:
+        """Queue a command from a thread; the future holds its outcome once durable.
+
+        Raises:
+            Overloaded: the queue is full.
+            Closed: the batcher is closing.
+        """
+        future: Future[Outcome] = Future()
+        self._enqueue(_Ticket(command, future, None))
+        return future
+
+    async def execute(self, command: AnyCommand) -> Outcome:
+        """Execute a command from an event loop and return its outcome once durable.
+
+        A caller that is cancelled while waiting does not stop the command: it was
+        accepted, and asking again with the same key tells what became of it.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._enqueue(_Ticket(command, future, loop))
+        return await future
+
+    def close(self) -> None:
+        """Finish everything that was accepted, answer it, and stop."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._writer.join()
+
+    def _enqueue(self, ticket: _Ticket) -> None:
+        with self._closing:  # so that no ticket can land behind the closing mark
+            if self._closed:
+                raise Closed("the ledger is shutting down; send the request again")
+            if self._queue.qsize() >= self._queue_max:
+                raise Overloaded(f"{self._queue_max} commands are waiting; try again in a second")
+            self._queue.put(ticket)
+
+    def _write(self) -> None:
+        """Collect and execute batches until the closing mark comes."""
+        going = True
+        while going:
+            ticket = self._queue.get()
+            if ticket is None:
+                return
+            batch = [ticket]
+            while len(batch) < self._batch_max and not self._queue.empty():
+                ticket = self._queue.get_nowait()  # this thread alone takes from the queue
+                if ticket is None:
+                    going = False
+                    break
+                batch.append(ticket)
+            _answer(batch, self._execute([ticket.command for ticket in batch]))
+
+    def _execute(self, commands: Sequence[AnyCommand]) -> Sequence[Outcome]:
+        """Execute a batch; if it cannot be saved, find the commands that can."""
+        try:
+            return self.ledger.execute(commands)
+        except (StoreFull, StoreOutcomeUnknown) as error:
+            return [Failed(error)] * len(commands)
+        except StoreError as error:
+            # One unreadable row must not fail the commands that never touch it.
+            if len(commands) == 1:
+                return [Failed(error)]
+            return [outcome for command in commands for outcome in self._execute([command])]
+        except Exception as error:  # a bug in one batch must not end the writer
+            return [Failed(error)] * len(commands)
+
+
+def _answer(batch: Sequence[_Ticket], outcomes: Sequence[Outcome]) -> None:
+    """Hand out the outcomes, with one wake-up per event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, Outcome]]] = {}
+    for ticket, outcome in zip(batch, outcomes, strict=True):
+        if ticket.loop is not None:
+            by_loop.setdefault(ticket.loop, []).append((ticket, outcome))
+        elif ticket.future.set_running_or_notify_cancel():  # type: ignore[union-attr] # no loop: a concurrent Future
+            ticket.future.set_result(outcome)
+    for loop, answers in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_wake, answers)
+        except RuntimeError:
+            continue  # that loop is gone and with it everyone who waited on it
+
+
+def _wake(answers: Sequence[tuple[_Ticket, Outcome]]) -> None:
+    for ticket, outcome in answers:
+        if not ticket.future.done():
+            ticket.future.set_result(outcome)

@@ -1,0 +1,1 @@
+"""Numbered SQL files; the number is the schema version (`PRAGMA user_version`)."""

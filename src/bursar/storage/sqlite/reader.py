@@ -1,0 +1,294 @@
+"""The read side: pages, lookups and the log, each from one committed state.
+
+The rule that lives here: a reader never writes and never waits for the writer (WAL). Each
+thread has its own connection. Pages are cut by key, not by offset, so a page costs the
+same wherever it lies and no row is seen twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bursar.core.entry import Entry
+from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
+from bursar.ledger.ports import (
+    After,
+    BudgetQuery,
+    BudgetSort,
+    Page,
+    ReservationQuery,
+    ReservationSort,
+    SortValue,
+    StoreError,
+    TenantQuery,
+    TenantSort,
+)
+from bursar.storage import rows
+from bursar.storage.sqlite.connect import connect, translated
+from bursar.vocabulary import Unit
+
+Row = TypeVar("Row")
+
+_UTILIZATION = "(CASE WHEN allocated = 0 THEN 0.0 ELSE CAST(spent AS REAL) / allocated END)"
+_RESERVATION_SORT = {
+    ReservationSort.RESERVATION_ID: "reservation_id",
+    ReservationSort.TENANT: "tenant",
+    ReservationSort.SCOPE_PATH: "scope_path",
+    ReservationSort.STATUS: "status",
+    ReservationSort.RESERVED: "estimate_amount",
+    ReservationSort.CREATED_AT_MS: "created_at_ms",
+    ReservationSort.EXPIRES_AT_MS: "expires_at_ms",
+}
+_BUDGET_ID = "(tenant || '/' || scope || '/' || unit)"
+_BUDGET_SORT = {
+    BudgetSort.TENANT_ID: "tenant",
+    BudgetSort.SCOPE: "scope",
+    BudgetSort.UNIT: "unit",
+    BudgetSort.STATUS: "status",
+    BudgetSort.COMMIT_OVERAGE_POLICY: "coalesce(overage_policy, '')",
+    BudgetSort.UTILIZATION: _UTILIZATION,
+    BudgetSort.DEBT: "debt",
+}
+_TENANT_SORT = {
+    TenantSort.TENANT_ID: "tenant",
+    TenantSort.NAME: "name",
+    TenantSort.STATUS: "coalesce(status, '')",
+    TenantSort.CREATED_AT: "created_at_ms",
+}
+
+
+class _Where:
+    """Conditions joined with AND, and their values."""
+
+    def __init__(self) -> None:
+        self.conditions: list[str] = []
+        self.values: list[Any] = []
+
+    def add(self, condition: str, value: Any) -> None:
+        """Add a condition with one `?`, unless its value is None (an absent filter)."""
+        if value is not None:
+            self.conditions.append(condition)
+            self.values.append(value)
+
+    def segments(self, column: str, segments: Mapping[str, str]) -> None:
+        """Require whole segments anywhere in a path; no pattern matching is involved."""
+        for kind, value in segments.items():
+            self.add(f"instr('/' || {column} || '/', ?) > 0", f"/{kind}:{value.lower()}/")
+
+    def after(self, sort: str, row_id: str, descending: bool, after: After | None) -> None:
+        """Start behind a page's last row; ties are broken by id, ascending."""
+        if after is not None:
+            value, last_id = after
+            sign = "<" if descending else ">"
+            self.conditions.append(f"({sort} {sign} ? OR ({sort} = ? AND {row_id} > ?))")
+            self.values += [value, value, last_id]
+
+    def sql(self) -> str:
+        return " AND ".join(self.conditions) or "true"
+
+
+class SqliteReader:
+    """Reads of one ledger file; see `ledger.ports.Reader` for what each call means."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`; connections are made when a thread first needs one."""
+        self._path = path
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[sqlite3.Connection] | None = []
+
+    def tenant(self, tenant_id: str) -> Tenant | None:
+        """Return one tenant, or None."""
+        sql = f"SELECT {rows.TENANT} FROM tenant WHERE tenant = ?"
+        return self._one(sql, (tenant_id,), rows.tenant)
+
+    def tenants(self, query: TenantQuery) -> Page[Tenant]:
+        """Return a page of tenants."""
+        where = _Where()
+        where.add("status = ?", query.status)
+        where.add("parent_tenant_id = ?", query.parent_tenant_id)
+        if query.search:
+            where.add("instr(fold(tenant || char(10) || name), ?) > 0", query.search.casefold())
+        return self._page(
+            "tenant",
+            rows.TENANT,
+            rows.tenant,
+            where,
+            _TENANT_SORT[query.sort_by],
+            "tenant",
+            query,
+        )
+
+    def budget(self, tenant: str, scope: str, unit: Unit) -> Budget | None:
+        """Return one budget, or None."""
+        sql = f"SELECT {rows.BUDGET} FROM budget WHERE tenant = ? AND scope = ? AND unit = ?"
+        return self._one(sql, (tenant, scope, unit), rows.budget)
+
+    def budgets(self, query: BudgetQuery) -> Page[Budget]:
+        """Return a page of budgets."""
+        where = _Where()
+        where.add("tenant = ?", query.tenant)
+        where.segments("scope", query.segments)
+        if query.scope_prefix:
+            where.add("instr(scope, ?) = 1", query.scope_prefix)
+        where.add("unit = ?", query.unit)
+        where.add("status = ?", query.status)
+        where.add("is_over_limit = ?", query.over_limit)
+        where.add("(debt > 0) = ?", query.has_debt)
+        where.add(f"{_UTILIZATION} >= ?", query.utilization_min)
+        where.add(f"{_UTILIZATION} <= ?", query.utilization_max)
+        if query.search:
+            where.add("instr(fold(tenant || char(10) || scope), ?) > 0", query.search.casefold())
+        sort = _BUDGET_SORT[query.sort_by]
+        return self._page("budget", rows.BUDGET, rows.budget, where, sort, _BUDGET_ID, query)
+
+    def reservation(self, tenant: str, reservation_id: str) -> Reservation | None:
+        """Return one reservation of a tenant, or None."""
+        sql = f"SELECT {rows.RESERVATION} FROM reservation WHERE tenant = ? AND reservation_id = ?"
+        return self._one(sql, (tenant, reservation_id), rows.reservation)
+
+    def reservations(self, query: ReservationQuery) -> Page[Reservation]:
+        """Return a page of reservations."""
+        where = _Where()
+        where.add("tenant = ?", query.tenant)
+        where.add("idempotency_key = ?", query.idempotency_key)
+        where.add("status = ?", query.status)
+        where.segments("scope_path", query.segments)
+        where.add("created_at_ms >= ?", query.created_from_ms)
+        where.add("created_at_ms <= ?", query.created_to_ms)
+        where.add("expires_at_ms >= ?", query.expires_from_ms)
+        where.add("expires_at_ms <= ?", query.expires_to_ms)
+        where.add("finalized_at_ms >= ?", query.finalized_from_ms)
+        where.add("finalized_at_ms <= ?", query.finalized_to_ms)
+        return self._page(
+            "reservation",
+            rows.RESERVATION,
+            rows.reservation,
+            where,
+            _RESERVATION_SORT[query.sort_by],
+            "reservation_id",
+            query,
+        )
+
+    def owner_of(self, reservation_id: str) -> str | None:
+        """Return the tenant that owns a reservation, or None if nobody does."""
+        sql = "SELECT tenant FROM reservation WHERE reservation_id = ?"
+        return self._one(sql, (reservation_id,), lambda row: str(row[0]))
+
+    def key(self, key_id: str) -> ApiKey | None:
+        """Return one API key whoever owns it, or None."""
+        return self._one(
+            f"SELECT {rows.API_KEY} FROM api_key WHERE key_id = ?", (key_id,), rows.key
+        )
+
+    def key_by_hash(self, secret_hash: str) -> ApiKey | None:
+        """Return the API key with this keyed hash of its secret, or None."""
+        sql = f"SELECT {rows.API_KEY} FROM api_key WHERE secret_hash = ?"
+        return self._one(sql, (secret_hash,), rows.key)
+
+    def due(self, now_ms: int, limit: int) -> Sequence[tuple[str, str]]:
+        """Return `(tenant, reservation_id)` of active leases past grace, oldest first."""
+        return [
+            (row[0], row[1])
+            for row in self._all(
+                "SELECT tenant, reservation_id FROM reservation "
+                "WHERE status = 'ACTIVE' AND settle_by_ms < ? AND sweepable = 1 "
+                "ORDER BY settle_by_ms LIMIT ?",
+                (now_ms, limit),
+            )
+        ]
+
+    def held(self) -> Mapping[tuple[str, str, Unit], int]:
+        """Return what active reservations hold, by tenant, scope and unit."""
+        sums: dict[tuple[str, str, Unit], int] = {}
+        with translated("reading the ledger"):
+            for row in self._connection().execute(
+                f"SELECT {rows.RESERVATION} FROM reservation WHERE status = 'ACTIVE'"
+            ):
+                held = rows.reservation(row)
+                for scope in held.budgeted_scopes:
+                    where = (held.tenant, scope, held.unit)
+                    sums[where] = sums.get(where, 0) + held.estimate_amount
+        return sums
+
+    def heads(self) -> Mapping[str, Head]:
+        """Return the end of every tenant's log."""
+        return dict(map(rows.head, self._all(f"SELECT {rows.HEAD} FROM head ORDER BY tenant", ())))
+
+    def entries(self, tenant: str, after_seq: int = 0) -> Iterator[Entry]:
+        """Yield a tenant's entries in order, from the one after `after_seq`."""
+        while True:
+            page = self._all(
+                f"SELECT {rows.ENTRY} FROM entry WHERE tenant = ? AND seq > ? "
+                "ORDER BY seq LIMIT 1000",
+                (tenant, after_seq),
+            )
+            yield from map(rows.entry, page)
+            if not page:
+                return
+            after_seq = page[-1][1]
+
+    def pepper(self) -> bytes:
+        """Return the store's own random secret, which keys the hashes of API secrets."""
+        value = self._one("SELECT value FROM meta WHERE name = 'pepper'", (), lambda row: row[0])
+        if not isinstance(value, bytes):
+            raise StoreError("the ledger file has lost its pepper")
+        return value
+
+    def close(self) -> None:
+        """Close every thread's connection; further reads raise StoreError."""
+        with self._lock:
+            for connection in self._open or ():
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            self._open = None
+
+    def _connection(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._open is None:
+                raise StoreError("the ledger file is closed")
+            mine: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if mine is None:
+                mine = connect(self._path, read_only=True)
+                # SQLite's own lower() knows ASCII only.
+                mine.create_function("fold", 1, str.casefold, deterministic=True)
+                self._open.append(mine)
+                self._local.connection = mine
+            return mine
+
+    def _one(self, sql: str, values: Sequence[Any], read: Callable[[Any], Row]) -> Row | None:
+        found = self._all(sql, values)
+        return read(found[0]) if found else None
+
+    def _all(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        with translated("reading the ledger"):
+            return self._connection().execute(sql, values).fetchall()
+
+    def _page(
+        self,
+        table: str,
+        columns: str,
+        read: Callable[[Any], Row],
+        where: _Where,
+        sort: str,
+        row_id: str,
+        query: TenantQuery | BudgetQuery | ReservationQuery,
+    ) -> Page[Row]:
+        """Return up to `limit` rows; one more is fetched to know whether there are any."""
+        where.after(sort, row_id, query.descending, query.after)
+        direction = "DESC" if query.descending else "ASC"
+        found = self._all(
+            f"SELECT {columns}, {sort}, {row_id} FROM {table} WHERE {where.sql()} "
+            f"ORDER BY {sort} {direction}, {row_id} ASC LIMIT ?",
+            [*where.values, query.limit + 1],
+        )
+        page = found[: query.limit]
+        last: tuple[SortValue, str] | None = (
+            (page[-1][-2], page[-1][-1]) if len(found) > query.limit and page else None
+        )
+        return Page([read(row) for row in page], last)

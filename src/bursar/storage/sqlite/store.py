@@ -1,0 +1,162 @@
+"""The SQLite store: one writer, one transaction per batch, durable before it returns.
+
+The rule that lives here: `transact` returns only after the write-ahead log is on disk
+(`synchronous=FULL`), and whatever goes wrong before that leaves nothing behind. Copying
+the log into the file (the checkpoint) happens on a thread of its own, never on the way to
+an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import IO
+
+from bursar.core.reads import Reads
+from bursar.ledger.ports import StoreError, StoreOutcomeUnknown, Work
+from bursar.storage.sqlite import connect as opening
+from bursar.storage.sqlite.load import load
+from bursar.storage.sqlite.reader import SqliteReader
+from bursar.storage.sqlite.save import save
+
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+TRUNCATE_BYTES = 64 * 1024 * 1024
+
+
+class SqliteStore:
+    """A ledger in one SQLite file.
+
+    Several processes may embed the same file: each transaction takes SQLite's write lock
+    and waits for it up to ten seconds. A server takes the whole file for itself
+    (`exclusive`), so that a second server is told and does not start.
+    """
+
+    def __init__(self, path: Path, claimed: IO[str] | None) -> None:
+        """Connect to a prepared file; use `open` instead."""
+        self.path = path
+        self.reader = SqliteReader(path)
+        self._claimed = claimed
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = opening.connect(path)
+        self._wal = path.with_name(path.name + "-wal")
+        self._grown = threading.Event()
+        self._closing = False
+        self._checkpointer = threading.Thread(
+            target=self._checkpoint, name="bursar-checkpoint", daemon=True
+        )
+        self._checkpointer.start()
+
+    @classmethod
+    def open(
+        cls, path: Path, *, create: bool = True, migrate: bool = False, exclusive: bool = False
+    ) -> SqliteStore:
+        """Open a ledger file, creating it if it is new and `create` allows it.
+
+        Args:
+            path: the file; `-wal`, `-shm` and `.lock` files lie beside it.
+            create: whether a missing file is created.
+            migrate: whether a file of an older schema is brought up to date.
+            exclusive: whether to take the file for this process alone.
+
+        Raises:
+            StoreUnusable: the file is foreign, corrupt, of another schema, or in use.
+        """
+        path = path.absolute()
+        claimed = opening.claim(path) if exclusive and path.parent.is_dir() else None
+        try:
+            opening.prepare(path, create=create, migrate=migrate)
+            return cls(path, claimed)
+        except BaseException:
+            if claimed is not None:
+                claimed.close()
+            raise
+
+    def transact(self, reads: Reads, work: Work) -> None:
+        """Load, work, save and make durable, in one transaction (see `ports.Store`)."""
+        with self._lock:
+            connection = self._connection
+            if connection is None:
+                raise StoreError("the ledger file is closed")
+            with opening.translated("writing the ledger"):
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    save(connection, work(load(connection, reads)))
+                except BaseException:
+                    self._roll_back(connection)
+                    raise
+                self._commit(connection)
+        self._watch_size()
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        """Make the transaction durable, or say honestly how it failed.
+
+        No space means that the commit record was not written. Any other failure at this
+        point may have come after it; only reading the file again can tell, so the
+        connection is replaced and the caller is told that the outcome is unknown.
+        """
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back(connection)
+            name = getattr(error, "sqlite_errorname", "")
+            if name in ("SQLITE_FULL", "SQLITE_BUSY"):
+                raise
+            self._replace_connection()
+            raise StoreOutcomeUnknown(f"the ledger file could not be synced: {error}") from error
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # the error that led here matters more
+                connection.execute("ROLLBACK")
+
+    def _replace_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = opening.connect(self.path)
+
+    def _watch_size(self) -> None:
+        try:
+            if os.stat(self._wal).st_size > CHECKPOINT_BYTES:
+                self._grown.set()
+        except OSError:
+            return  # no log yet
+
+    def _checkpoint(self) -> None:
+        """Move the log into the file whenever it has grown, until the store closes.
+
+        A passive checkpoint never blocks the writer, but under steady load it never
+        reaches the log's end either; past a second mark the log is truncated, which makes
+        the writer wait for the little that the passive pass left over.
+        """
+        connection = opening.connect(self.path)
+        try:
+            while True:
+                self._grown.wait()
+                if self._closing:
+                    return
+                self._grown.clear()
+                with contextlib.suppress(sqlite3.Error, OSError):  # tried again as the log grows
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                    if os.stat(self._wal).st_size > TRUNCATE_BYTES:
+                        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Let go of the file; the last connection moves the log into it."""
+        self._closing = True
+        self._grown.set()
+        self._checkpointer.join()
+        with self._lock:
+            self.reader.close()
+            if self._connection is not None:
+                with contextlib.suppress(sqlite3.Error):  # closing moves the log; it can wait
+                    self._connection.close()
+                self._connection = None
+        if self._claimed is not None:
+            self._claimed.close()
+            self._claimed = None
