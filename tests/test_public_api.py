@@ -1,0 +1,65 @@
+"""What users may import is a list that changes on purpose.
+
+Adding or removing a public name means changing `PUBLIC` here in the same commit, so that a name
+never becomes a promise by accident and never disappears by accident.
+"""
+
+import importlib
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bursar
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Module -> every name it exports, in the order of its `__all__`.
+PUBLIC: dict[str, list[str]] = {
+    "bursar": ["__version__"],
+}
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_exported_names_are_the_listed_ones(module: str) -> None:
+    """`__all__` is exactly the list, without repetition."""
+    assert importlib.import_module(module).__all__ == PUBLIC[module]
+    assert len(set(PUBLIC[module])) == len(PUBLIC[module])
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_star_import_gives_the_listed_names(module: str) -> None:
+    """`from module import *` works and brings the listed names."""
+    namespace: dict[str, object] = {}
+    exec(f"from {module} import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(PUBLIC[module])
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_exported_name_explains_itself(module: str, name: str) -> None:
+    """Every exported class and function has a docstring of its own; constants are data."""
+    value = getattr(importlib.import_module(module), name)
+    if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value):
+        assert (value.__doc__ or "").strip(), f"{module}.{name} has no docstring"
+    else:
+        assert isinstance(value, str | int | float | frozenset | tuple)
+
+
+def test_module_itself_explains_itself() -> None:
+    """The package has a docstring and is marked as typed."""
+    assert (bursar.__doc__ or "").strip()
+    assert (Path(bursar.__file__).parent / "py.typed").is_file()
+
+
+def test_version_is_the_one_of_the_project() -> None:
+    """The version users see is the version that is built."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert bursar.__version__ == project["version"]
+
+
+def test_unknown_attribute_is_an_attribute_error() -> None:
+    """The lazy lookup of the version does not invent other names."""
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(bursar, "nothing")  # noqa: B009 - the plain spelling is a type error, as it should be
