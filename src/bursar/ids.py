@@ -33,6 +33,11 @@ def new_pepper() -> bytes:
     return secrets.token_bytes(32)
 
 
+def new_admin_key() -> str:
+    """Return an operator's key: `cyc_admin_` and 256 random bits in URL-safe base64."""
+    return "cyc_admin_" + secrets.token_urlsafe(32)
+
+
 def new_secret() -> str:
     """Return an API key secret: `cyc_live_` and 256 random bits in URL-safe base64."""
     return SECRET_PREFIX + secrets.token_urlsafe(32)

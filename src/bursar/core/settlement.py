@@ -136,16 +136,35 @@ def _beyond_overdraft(budget: Budget, extra: int) -> Refused | None:
     if owed == 0 or budget.overdraft_limit == 0:
         return None
     debt = budget.debt + owed
-    room = AMOUNT_MAX - budget.spent - budget.reserved
-    if debt <= budget.overdraft_limit and debt <= room:
-        return None
     short = debt - budget.overdraft_limit
+    if short <= 0:
+        return _beyond_int64(budget, extra)
+    # While the budget is below zero a credit only fills the hole; a repayment counts at once.
+    funding = (
+        f"REPAY_DEBT {short} {budget.unit} at {budget.scope}"
+        if short <= budget.debt
+        else f"Credit {short + max(0, -budget.remaining)} {budget.unit} to {budget.scope}"
+    )
     return Refused(
         ErrorCode.OVERDRAFT_LIMIT_EXCEEDED,
         f"Charging {extra} {budget.unit} beyond the hold would bring the debt of {budget.scope} "
         f"to {debt}, above its overdraft limit of {budget.overdraft_limit}",
         scope=budget.scope,
         remaining=budget.remaining,
-        fix=f"Credit {short} {budget.unit} to {budget.scope}, or raise its overdraft limit by "
-        f"{short}.",
+        fix=f"{funding}, or raise its overdraft limit by {short}.",
+    )
+
+
+def _beyond_int64(budget: Budget, extra: int) -> Refused | None:
+    """Refuse if the amounts of an overdrawn budget would no longer fit."""
+    room = AMOUNT_MAX - budget.spent - budget.reserved - budget.debt
+    if extra <= room:
+        return None
+    return Refused(
+        ErrorCode.OVERDRAFT_LIMIT_EXCEEDED,
+        f"Charging {extra} {budget.unit} beyond the hold would bring what {budget.scope} has spent, "
+        f"holds and owes above {AMOUNT_MAX}",
+        scope=budget.scope,
+        remaining=budget.remaining,
+        fix=f"Lower the actual amount by {extra - room}.",
     )

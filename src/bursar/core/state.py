@@ -197,7 +197,6 @@ class ApiKey:
     created_at_ms: int
     expires_at_ms: int
     description: str | None = None
-    explicit_permissions: bool = True
     metadata: str | None = None
     revoked_at_ms: int | None = None
     revoked_reason: str | None = None

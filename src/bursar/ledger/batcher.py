@@ -40,6 +40,14 @@ class _Ticket:
     loop: asyncio.AbstractEventLoop | None
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last time that the store could not save, and why."""
+
+    at_ms: int
+    error: StoreError
+
+
 class Batcher:
     """Feeds one ledger from many callers."""
 
@@ -54,6 +62,7 @@ class Batcher:
             queue_max: most commands waiting; one more is refused with `Overloaded`.
         """
         self.ledger = ledger
+        self.last_failure: Failure | None = None
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
@@ -120,12 +129,11 @@ class Batcher:
         """Execute a batch; if it cannot be saved, find the commands that can."""
         try:
             return self.ledger.execute(commands)
-        except (StoreFull, StoreOutcomeUnknown) as error:
-            return [Failed(error)] * len(commands)
         except StoreError as error:
+            self.last_failure = Failure(self.ledger.clock.now_ms(), error)
+            if len(commands) == 1 or isinstance(error, StoreFull | StoreOutcomeUnknown):
+                return [Failed(error)] * len(commands)
             # One unreadable row must not fail the commands that never touch it.
-            if len(commands) == 1:
-                return [Failed(error)]
             return [outcome for command in commands for outcome in self._execute([command])]
         except Exception as error:  # a bug in one batch must not end the writer
             return [Failed(error)] * len(commands)

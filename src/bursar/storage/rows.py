@@ -47,8 +47,7 @@ RESERVATION = (
 )
 API_KEY = (
     "tenant, key_id, key_prefix, secret_hash, name, status, permissions, scope_filter, "
-    "created_at_ms, expires_at_ms, description, explicit_permissions, metadata, revoked_at_ms, "
-    "revoked_reason"
+    "created_at_ms, expires_at_ms, description, metadata, revoked_at_ms, revoked_reason"
 )
 ENTRY = (
     "tenant, seq, at_ms, verb, endpoint, key, fingerprint, actor, key_id, request_id, trace_id, "
@@ -183,7 +182,6 @@ def key_row(row: ApiKey) -> list[RowValue]:
         row.created_at_ms,
         row.expires_at_ms,
         row.description,
-        int(row.explicit_permissions),
         row.metadata,
         row.revoked_at_ms,
         row.revoked_reason,
@@ -194,7 +192,7 @@ def key(row: Sequence[Any]) -> ApiKey:
     """Read a row of `API_KEY`."""
     fields = list(row)
     try:
-        fields[5], fields[11] = KeyStatus(row[5]), bool(row[11])
+        fields[5] = KeyStatus(row[5])
         fields[6], fields[7] = tuple(json.loads(row[6])), tuple(json.loads(row[7]))
         return ApiKey(*fields)
     except ValueError as error:

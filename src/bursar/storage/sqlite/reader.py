@@ -291,4 +291,4 @@ class SqliteReader:
         last: tuple[SortValue, str] | None = (
             (page[-1][-2], page[-1][-1]) if len(found) > query.limit and page else None
         )
-        return Page([read(row) for row in page], last)
+        return Page([read(row[:-2]) for row in page], last)  # without the two sort columns

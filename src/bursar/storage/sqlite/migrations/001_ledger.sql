@@ -92,7 +92,6 @@ CREATE TABLE api_key (
     created_at_ms        INTEGER NOT NULL,
     expires_at_ms        INTEGER NOT NULL,
     description          TEXT,
-    explicit_permissions INTEGER NOT NULL,
     metadata             TEXT,
     revoked_at_ms        INTEGER,
     revoked_reason       TEXT,

@@ -1,0 +1,128 @@
+"""The authority: one ledger, its time and its randomness, behind every operation.
+
+The rule that lives here: operations get what they need from one object, so that an
+embedded client and a server differ in nothing but who calls them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bursar.authority import render
+from bursar.authority.call import Answer, Call, Refusal, refuse
+from bursar.authority.principal import Principal
+from bursar.clock import Clock
+from bursar.core.commands import AnyCommand, Idempotency, Origin
+from bursar.core.outcomes import Answer as LedgerAnswer
+from bursar.core.outcomes import Refused
+from bursar.ledger.batcher import Batcher
+from bursar.ledger.ports import Reader
+from bursar.ledger.service import Accepted
+from bursar.vocabulary import ActorType, ErrorCode, Permission
+from bursar.wire.codec import decode, fingerprint, payload_of
+from bursar.wire.fields import Request
+
+HEADER_MISMATCH = "X-Idempotency-Key: must equal idempotency_key in the body, or be left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What operations work with.
+
+    Attributes:
+        batcher: the write path.
+        reader: the read side of the same store.
+        clock: the ledger's time; ids are drawn from it too.
+        pepper: keys the hashes of API secrets.
+    """
+
+    batcher: Batcher
+    reader: Reader
+    clock: Clock
+    pepper: bytes
+
+    async def perform(self, command: AnyCommand) -> tuple[Answer, LedgerAnswer | None]:
+        """Execute a command and return its answer to send, and the ledger's own.
+
+        The second is None for a replay.
+
+        Raises:
+            Refusal: the ledger said no.
+            Exception: the ledger could not say; nothing of the command was saved, or that
+                is unknown (`StoreOutcomeUnknown`).
+        """
+        outcome = await self.batcher.execute(command)
+        if isinstance(outcome, Accepted):
+            sent = Answer(outcome.reply.status, render.body_of(outcome))
+            return sent, outcome.answer
+        if isinstance(outcome, Refused):
+            raise Refusal(outcome)
+        raise outcome.error
+
+    async def answer(self, command: AnyCommand) -> Answer:
+        """Execute a command and return its answer to send (see `perform`)."""
+        sent, _ = await self.perform(command)
+        return sent
+
+
+def idempotency(
+    call: Call, endpoint: str, request: Request, key: str, **more: object
+) -> Idempotency:
+    """Return the identity of a request: endpoint, key, and the digest of what it says.
+
+    Args:
+        call: the request's call; its idempotency header must agree with the body.
+        endpoint: the operation, with the id it is about if it has one.
+        request: the decoded body, digested after defaults.
+        key: the body's idempotency key.
+        more: parts of the request that travel outside the body (scope and unit of a fund).
+
+    Raises:
+        Refusal: header and body name different keys.
+    """
+    header = call.idempotency_header
+    if header is not None and header != key:
+        raise refuse(ErrorCode.INVALID_REQUEST, HEADER_MISMATCH)
+    payload = payload_of(request)
+    del payload["idempotency_key"]
+    return Idempotency(endpoint, key, fingerprint([payload, more] if more else payload))
+
+
+def origin(call: Call, *, on_behalf: bool = False) -> Origin:
+    """Return who asked, for the log; `on_behalf` marks an operator acting for a tenant."""
+    actor = call.principal.actor
+    if on_behalf and call.principal.is_operator:
+        actor = ActorType.ADMIN_ON_BEHALF_OF
+    return Origin(actor, call.principal.key_id, call.request_id, call.trace_id)
+
+
+def require_permission(
+    principal: Principal,
+    permission: Permission,
+    code: ErrorCode = ErrorCode.FORBIDDEN,
+) -> None:
+    """Refuse a caller that does not hold `permission`."""
+    if not principal.may(permission):
+        raise refuse(
+            code,
+            f"This API key lacks the permission {permission.value}; create a key that has it",
+        )
+
+
+def tenant_of(principal: Principal) -> str:
+    """Return the caller's tenant; operations that call this are not open to the operator."""
+    if principal.tenant is None:
+        raise refuse(
+            ErrorCode.UNAUTHORIZED, "This operation needs a tenant's key in X-Cycles-API-Key"
+        )
+    return principal.tenant
+
+
+__all__ = [
+    "Authority",
+    "decode",
+    "idempotency",
+    "origin",
+    "require_permission",
+    "tenant_of",
+]

@@ -1,0 +1,52 @@
+"""Refusals as they travel: the error body, with what would have helped.
+
+The rule that lives here (protocol 11.6): every denial says in `details.deny_detail` what
+blocked, with the numbers, and the cheapest change that would pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bursar.authority.call import Answer
+from bursar.core.outcomes import Refused
+from bursar.vocabulary import ErrorCode
+from bursar.wire.codec import encode
+from bursar.wire.problems import problem, status_of
+
+_DENIALS = frozenset(
+    {
+        ErrorCode.BUDGET_EXCEEDED,
+        ErrorCode.BUDGET_FROZEN,
+        ErrorCode.BUDGET_CLOSED,
+        ErrorCode.OVERDRAFT_LIMIT_EXCEEDED,
+        ErrorCode.DEBT_OUTSTANDING,
+        ErrorCode.TENANT_CLOSED,
+    }
+)
+FIX_LENGTH_MAX = 512
+
+
+def answer(refused: Refused, request_id: str, trace_id: str) -> Answer:
+    """Return the error response for a refusal."""
+    body = problem(refused.code, refused.message, request_id, trace_id, details(refused))
+    return Answer(status_of(refused.code), encode(body))
+
+
+def details(refused: Refused) -> dict[str, Any]:
+    """Return the machine-readable part of a refusal; empty if there is none."""
+    found = dict(refused.details)
+    if refused.code in _DENIALS or refused.reason is not None:
+        found["deny_detail"] = _deny_detail(refused)
+    return found
+
+
+def _deny_detail(refused: Refused) -> dict[str, Any]:
+    detail: dict[str, Any] = {"reason_code": refused.reason_code}
+    if refused.scope is not None:
+        detail["blocked_by_scope"] = refused.scope
+    if refused.fix is not None:
+        detail["suggested_fix"] = refused.fix[:FIX_LENGTH_MAX]
+    if refused.remaining is not None:
+        detail["budget_remaining"] = refused.remaining
+    return detail

@@ -1,0 +1,42 @@
+"""The `bursar` command: one sub-command per job, each with help that teaches.
+
+The rule that lives here: errors leave as one line and an exit code, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from bursar import __version__
+from bursar.cli.exits import EXIT_INTERRUPTED, EXIT_USAGE, CommandError
+
+app = App(
+    name="bursar",
+    help="Runtime authority for AI agents: ask before spending, account after, prove the rest.",
+    version=__version__,
+    result_action="return_value",
+)
+# By name, so that each command imports only what it needs, when it is called.
+app.command("bursar.cli.serve:serve")
+app.command("bursar.cli.demo.command:demo")
+app.command("bursar.cli.replay.command:replay")
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = app(exit_on_error=False)
+    except CommandError as error:
+        print(f"bursar: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except CycloptsError:
+        sys.exit(EXIT_USAGE)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The service: HTTP, authentication, jobs and settings around the authority."""

@@ -1,0 +1,249 @@
+"""The ASGI application: thin endpoints between HTTP and the authority's operations.
+
+The rule that lives here: every response, whatever becomes of the request, carries its
+request id and trace id, in headers and in error bodies. An endpoint reads, authenticates,
+calls one operation and sends what comes back; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+from urllib.parse import parse_qsl
+
+import structlog
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bursar import ids
+from bursar.authority.authority import Authority
+from bursar.authority.call import Answer, Call
+from bursar.clock import Clock
+from bursar.flow import run_sync
+from bursar.server import health
+from bursar.server.auth import Authenticator
+from bursar.server.respond import HttpError, error_answer
+from bursar.server.routes import ROUTES, ApiRoute
+from bursar.server.settings import Settings
+from bursar.server.tracing import trace_id
+from bursar.vocabulary import ErrorCode
+from bursar.wire.codec import encode
+
+QUERY_FIELDS_MAX = 100
+Headers = Mapping[bytes, bytes]
+log = structlog.get_logger("bursar.http")
+
+
+def build(
+    authority: Authority, authenticator: Authenticator, settings: Settings, state: health.State
+) -> ASGIApp:
+    """Return the application; routes that agents wait for are matched first."""
+    by_path: dict[str, dict[str, ApiRoute]] = {}
+    for route in ROUTES:
+        by_path.setdefault(route.path, {})[route.method] = route
+    routes: list[BaseRoute] = [
+        Route(path, endpoint=_Endpoint(methods, authority, authenticator, settings))
+        for path, methods in by_path.items()
+    ]
+    routes += [
+        Route("/health/live", endpoint=_Probe(health.live, state)),
+        Route("/health/ready", endpoint=_Probe(health.ready, state)),
+    ]
+    router = Router(routes, redirect_slashes=False, default=_not_found)
+    return _Envelope(router, authority.clock)
+
+
+class _Envelope:
+    """Gives every request its ids, and every failure the protocol's error body."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers: Headers = dict(scope["headers"])
+        started_ms = self._clock.now_ms()
+        request_id = ids.new_id(started_ms)
+        trace = trace_id(_text(headers, b"traceparent"), _text(headers, b"x-cycles-trace-id"))
+        scope["bursar"] = {"headers": headers, "request_id": request_id, "trace_id": trace}
+        status = 0
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-cycles-trace-id", trace.encode()),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_ids)
+        except Exception as error:
+            answer, extra = error_answer(error, request_id, trace)
+            if answer.status >= 500:
+                log.error(
+                    "request failed",
+                    request_id=request_id,
+                    trace_id=trace,
+                    path=scope["path"],
+                    exc_info=error,
+                )
+            if status == 0:
+                await _send(send_with_ids, answer, extra)
+        log.debug(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            ms=self._clock.now_ms() - started_ms,
+            request_id=request_id,
+            trace_id=trace,
+        )
+
+
+class _Endpoint:
+    """The operations of one path, by method."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, ApiRoute],
+        authority: Authority,
+        authenticator: Authenticator,
+        settings: Settings,
+    ) -> None:
+        self._methods = methods
+        self._authority = authority
+        self._authenticator = authenticator
+        self._body_bytes_max = settings.body_bytes_max
+        self._body_timeout_s = settings.body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._methods.get(scope["method"])
+        if route is None:
+            raise _wrong_method(scope["method"], self._methods)
+        known = scope["bursar"]
+        headers: Headers = known["headers"]
+        principal = self._authenticator.principal(
+            route.access, _text(headers, b"x-admin-api-key"), _text(headers, b"x-cycles-api-key")
+        )
+        call = Call(
+            principal=principal,
+            request_id=known["request_id"],
+            trace_id=known["trace_id"],
+            body=b"" if route.method == "GET" else await self._body(headers, receive),
+            idempotency_header=_text(headers, b"x-idempotency-key"),
+            query=_query(scope["query_string"]),
+            path=scope["path_params"],
+        )
+        answer = await self._perform(route, call)
+        if route.forgets_keys:
+            self._authenticator.forget()
+        extra = {} if principal.tenant is None else {"x-cycles-tenant": principal.tenant}
+        await _send(send, answer, extra)
+
+    async def _perform(self, route: ApiRoute, call: Call) -> Answer:
+        operation = route.operation(self._authority, call)
+        if route.reads:
+            return await asyncio.to_thread(run_sync, cast(Any, operation))
+        return await operation
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        declared = _text(headers, b"content-length") or "0"
+        if declared.isdigit() and int(declared[:12]) > self._body_bytes_max:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await self._read(receive)
+        except TimeoutError:
+            raise HttpError(
+                408,
+                ErrorCode.INVALID_REQUEST,
+                f"body: did not arrive within {self._body_timeout_s} seconds",
+                {"connection": "close"},
+            ) from None
+
+    async def _read(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise HttpError(400, ErrorCode.INVALID_REQUEST, "body: the connection closed")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > self._body_bytes_max:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _too_large(self) -> HttpError:
+        return HttpError(
+            413,
+            ErrorCode.INVALID_REQUEST,
+            f"body: must be at most {self._body_bytes_max} bytes (setting body_bytes_max)",
+            {"connection": "close"},
+        )
+
+
+class _Probe:
+    """A health check: no credential, always JSON."""
+
+    def __init__(self, check: health.Check, state: health.State) -> None:
+        self._check = check
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise _wrong_method(scope["method"], ["GET", "HEAD"])
+        status, body = self._check(self._state)
+        await _send(send, Answer(status, encode(body)), {}, with_body=scope["method"] == "GET")
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HttpError(404, ErrorCode.NOT_FOUND, f"No such path: {scope['path'][:200]}")
+
+
+def _wrong_method(method: str, allowed: Iterable[str]) -> HttpError:
+    allow = ", ".join(sorted(allowed))
+    message = f"Method {method[:20]} is not allowed here; use {allow}"
+    return HttpError(405, ErrorCode.INVALID_REQUEST, message, {"allow": allow})
+
+
+async def _send(
+    send: Send, answer: Answer, extra: Mapping[str, str], *, with_body: bool = True
+) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    headers += [(name.encode(), value.encode()) for name, value in extra.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body if with_body else b""})
+
+
+def _query(raw: bytes) -> Mapping[str, str]:
+    if not raw:
+        return {}
+    try:
+        return dict(
+            parse_qsl(
+                raw.decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX
+            )
+        )
+    except ValueError:
+        raise HttpError(
+            400,
+            ErrorCode.INVALID_REQUEST,
+            f"query: at most {QUERY_FIELDS_MAX} parameters are read",
+        ) from None
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,95 @@
+"""Every route of the server, once: method, path, operation, and who may call it.
+
+The rule that lives here: a path is written nowhere else. `operation_id` is the published
+specification's. `reads` marks operations that only read, and may take long; they run on a
+worker thread so that a slow page never delays a reservation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bursar.authority import admin, listing, runtime
+from bursar.authority.authority import Authority
+from bursar.authority.call import Answer, Call
+from bursar.server.auth import Access
+
+Operation = Callable[[Authority, Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRoute:
+    """One operation at one method and path."""
+
+    method: str
+    path: str
+    operation_id: str
+    operation: Operation
+    access: Access
+    reads: bool = False
+    forgets_keys: bool = False
+
+
+_RESERVATION = "/v1/reservations/{reservation_id}"
+
+ROUTES: tuple[ApiRoute, ...] = (
+    # The runtime plane; the operations that agents wait for come first.
+    ApiRoute("POST", "/v1/reservations", "createReservation", runtime.reserve, Access.TENANT),
+    ApiRoute(
+        "GET",
+        "/v1/reservations",
+        "listReservations",
+        listing.list_reservations,
+        Access.EITHER,
+        reads=True,
+    ),
+    ApiRoute("POST", f"{_RESERVATION}/commit", "commitReservation", runtime.commit, Access.TENANT),
+    ApiRoute(
+        "POST", f"{_RESERVATION}/release", "releaseReservation", runtime.release, Access.EITHER
+    ),
+    ApiRoute("POST", f"{_RESERVATION}/extend", "extendReservation", runtime.extend, Access.TENANT),
+    ApiRoute("POST", "/v1/decide", "decide", runtime.decide, Access.TENANT),
+    ApiRoute("POST", "/v1/events", "createEvent", runtime.debit, Access.TENANT),
+    ApiRoute("GET", "/v1/balances", "getBalances", listing.get_balances, Access.TENANT, reads=True),
+    ApiRoute("GET", _RESERVATION, "getReservation", listing.get_reservation, Access.EITHER),
+    # Provisioning on the admin plane.
+    ApiRoute("POST", "/v1/admin/tenants", "createTenant", admin.create_tenant, Access.OPERATOR),
+    ApiRoute(
+        "GET",
+        "/v1/admin/tenants",
+        "listTenants",
+        admin.list_tenants,
+        Access.OPERATOR,
+        reads=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/admin/tenants/{tenant_id}", "getTenant", admin.get_tenant, Access.OPERATOR
+    ),
+    ApiRoute("POST", "/v1/admin/api-keys", "createApiKey", admin.create_key, Access.OPERATOR),
+    ApiRoute(
+        "DELETE",
+        "/v1/admin/api-keys/{key_id}",
+        "revokeApiKey",
+        admin.revoke_key,
+        Access.OPERATOR,
+        forgets_keys=True,
+    ),
+    ApiRoute("POST", "/v1/admin/budgets", "createBudget", admin.create_budget, Access.EITHER),
+    ApiRoute(
+        "GET", "/v1/admin/budgets", "listBudgets", admin.list_budgets, Access.EITHER, reads=True
+    ),
+    ApiRoute("GET", "/v1/admin/budgets/lookup", "lookupBudget", admin.lookup_budget, Access.EITHER),
+    ApiRoute("POST", "/v1/admin/budgets/fund", "fundBudget", admin.fund_budget, Access.EITHER),
+    ApiRoute(
+        "POST", "/v1/admin/budgets/freeze", "freezeBudget", admin.freeze_budget, Access.OPERATOR
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/admin/budgets/unfreeze",
+        "unfreezeBudget",
+        admin.unfreeze_budget,
+        Access.OPERATOR,
+    ),
+    ApiRoute("GET", "/v1/auth/introspect", "introspectAuth", admin.introspect, Access.EITHER),
+)

@@ -1,0 +1,163 @@
+"""Running the service: open, listen, serve until told to stop, finish, let go.
+
+The rule that lives here is the order. The store is open and checked before the port is,
+and on SIGTERM the port closes first: what was accepted is finished and answered, then the
+writer drains, then the file is released. A server that stopped so exits with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+import uvloop
+
+from bursar.authority.authority import Authority
+from bursar.authority.render import render
+from bursar.clock import SystemClock
+from bursar.ledger.batcher import Batcher
+from bursar.ledger.service import Ledger
+from bursar.server import app, health, jobs, protocol
+from bursar.server.adminkey import AdminKey
+from bursar.server.auth import Authenticator
+from bursar.server.settings import Settings
+from bursar.storage.sqlite.store import SqliteStore
+
+BACKLOG = 2_048
+# The writer thread gives up the interpreter lock at every statement. At Python's default of
+# 5 ms a busy event loop would keep it from its next statement for that long, each time.
+SWITCH_INTERVAL_S = 0.000_2
+log = structlog.get_logger("bursar.server")
+
+
+class CannotListen(Exception):
+    """The address or port cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What a started server tells: its address, its store, where its admin key lies."""
+
+    url: str
+    store: str
+    admin_key_file: str | None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, stopping on a signal without passing the signal on.
+
+    uvicorn raises the signal again once it has stopped, so the process would end as
+    killed; a server that finished its work has nothing to be killed for.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Turn SIGINT and SIGTERM into a request to stop while serving."""
+        former = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def serve(
+    settings: Settings,
+    store: SqliteStore,
+    admin_key: AdminKey,
+    started: Callable[[Listening], None],
+) -> None:
+    """Serve `store` until SIGTERM or SIGINT; call `started` once requests are taken.
+
+    Raises:
+        CannotListen: the address is in use or not this machine's.
+    """
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    file = None if admin_key.file is None else str(admin_key.file)
+    listening = Listening(f"http://{shown}:{port}", str(store.path), file)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, store, admin_key, listener, lambda: started(listening)))
+
+
+async def _serve(
+    settings: Settings,
+    store: SqliteStore,
+    admin_key: AdminKey,
+    listener: socket.socket,
+    started: Callable[[], None],
+) -> None:
+    reader = store.reader
+    newest_ms = max((head.at_ms for head in reader.heads().values()), default=0)
+    clock = SystemClock(not_before_ms=newest_ms)
+    batcher = Batcher(Ledger(store, clock, render), queue_max=settings.queue_max)
+    authority = Authority(batcher, reader, clock, reader.pepper())
+    authenticator = Authenticator(
+        reader, clock, authority.pepper, admin_key.key, settings.key_cache_ms
+    )
+    state = health.State(batcher, reader, clock)
+    server = _Server(
+        uvicorn.Config(
+            app.build(authority, authenticator, settings, state),
+            http=protocol.protocol_class(
+                clock, settings.header_timeout_s, settings.connections_max
+            ),
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.stop_timeout_s,
+            backlog=BACKLOG,
+        )
+    )
+    sweeper = asyncio.create_task(
+        jobs.expire_forever(batcher, reader, clock, settings.sweep_interval_ms)
+    )
+    announcer = asyncio.create_task(_announce(server, started))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        state.stopping = True
+        for task in (sweeper, announcer):
+            task.cancel()
+        await asyncio.gather(sweeper, announcer, return_exceptions=True)
+        await asyncio.to_thread(batcher.close)
+        log.info("stopped", store=str(store.path))
+
+
+async def _announce(server: uvicorn.Server, started: Callable[[], None]) -> None:
+    while not server.started:
+        await asyncio.sleep(0.005)
+    started()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host = settings.host.strip("[]")
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
+            "choose another --host or --port (0 takes a free one)"
+        ) from error
+    return listener

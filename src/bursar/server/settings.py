@@ -1,0 +1,217 @@
+"""Every setting of the server: its name, type, default, and what it is for.
+
+The rule that lives here: a setting exists if and only if it is in `SETTINGS`. The command
+line, the environment and the documentation all read this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: field name, environment variable, type, default, sentence."""
+
+    name: str
+    env: str
+    type: type
+    default: Any
+    sentence: str
+    minimum: int | None = None
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "store",
+        "BURSAR_STORE",
+        str,
+        "sqlite:///bursar.db",
+        "Where the ledger lives: sqlite:///FILE, relative to the current folder, or "
+        "sqlite:////absolute/FILE.",
+    ),
+    Setting("host", "BURSAR_HOST", str, "127.0.0.1", "Address to listen on."),
+    Setting("port", "BURSAR_PORT", int, 7878, "Port to listen on; 0 takes a free one.", 0),
+    Setting(
+        "admin_key",
+        "BURSAR_ADMIN_KEY",
+        str,
+        "",
+        "The operator's key (header X-Admin-API-Key), at least 16 characters. Generated once "
+        "and kept beside the store where it is not given.",
+    ),
+    Setting(
+        "body_bytes_max",
+        "BURSAR_BODY_BYTES_MAX",
+        int,
+        1_048_576,
+        "Largest request body in bytes; a larger one is refused with 413.",
+        1_024,
+    ),
+    Setting(
+        "header_timeout_s",
+        "BURSAR_HEADER_TIMEOUT_S",
+        int,
+        10,
+        "Seconds a connection may take to send a request's headers before it is closed.",
+        1,
+    ),
+    Setting(
+        "body_timeout_s",
+        "BURSAR_BODY_TIMEOUT_S",
+        int,
+        10,
+        "Seconds a request may take to send its body before it is refused.",
+        1,
+    ),
+    Setting(
+        "keep_alive_s",
+        "BURSAR_KEEP_ALIVE_S",
+        int,
+        75,
+        "Seconds an idle connection is kept open.",
+        1,
+    ),
+    Setting(
+        "stop_timeout_s",
+        "BURSAR_STOP_TIMEOUT_S",
+        int,
+        8,
+        "Seconds that requests in flight are given to finish after SIGTERM.",
+        1,
+    ),
+    Setting(
+        "connections_max",
+        "BURSAR_CONNECTIONS_MAX",
+        int,
+        4_096,
+        "Most connections at once; one more is closed.",
+        1,
+    ),
+    Setting(
+        "queue_max",
+        "BURSAR_QUEUE_MAX",
+        int,
+        10_000,
+        "Most commands waiting for the writer; one more is refused with 429.",
+        1,
+    ),
+    Setting(
+        "sweep_interval_ms",
+        "BURSAR_SWEEP_INTERVAL_MS",
+        int,
+        1_000,
+        "Milliseconds between two expiry sweeps; at most 5000.",
+        10,
+    ),
+    Setting(
+        "key_cache_ms",
+        "BURSAR_KEY_CACHE_MS",
+        int,
+        5_000,
+        "Milliseconds for which a checked API key is trusted without asking the store again; "
+        "a key revoked through this server is forgotten at once.",
+        0,
+    ),
+    Setting(
+        "log_level",
+        "BURSAR_LOG_LEVEL",
+        str,
+        "info",
+        "Least important log line to write: debug (each request), info, warning or error.",
+    ),
+)
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+SWEEP_INTERVAL_MS_MAX = 5_000
+ADMIN_KEY_LENGTH_MIN = 16
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; the message names it, its limit and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one server, checked. Field meanings are in `SETTINGS`."""
+
+    store: str
+    host: str
+    port: int
+    admin_key: str
+    body_bytes_max: int
+    header_timeout_s: int
+    body_timeout_s: int
+    keep_alive_s: int
+    stop_timeout_s: int
+    connections_max: int
+    queue_max: int
+    sweep_interval_ms: int
+    key_cache_ms: int
+    log_level: str
+
+    @property
+    def store_path(self) -> Path:
+        """The file of a `sqlite:///` store."""
+        return Path(self.store.removeprefix("sqlite:///"))
+
+
+def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+    """Return settings from defaults, the environment, and overrides (the command line).
+
+    Args:
+        environment: environment variables; unset or empty ones mean the default.
+        overrides: values by setting name; None means not given.
+
+    Raises:
+        SettingError: a value that cannot be used.
+    """
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        given = overrides.get(setting.name)
+        source = setting.name
+        if given is None:
+            given, source = environment.get(setting.env) or None, setting.env
+        values[setting.name] = setting.default if given is None else _read(setting, given, source)
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _read(setting: Setting, given: Any, source: str) -> Any:
+    if setting.type is not int:
+        return str(given)
+    try:
+        number = int(given)
+    except ValueError:
+        raise SettingError(f"{source}: must be a whole number, got {given!r}") from None
+    if setting.minimum is not None and number < setting.minimum:
+        raise SettingError(f"{source}: must be at least {setting.minimum}, got {number}")
+    return number
+
+
+def _check(settings: Settings) -> None:
+    if not settings.store.startswith("sqlite:///") or not settings.store_path.name:
+        raise SettingError(
+            f"store: must be sqlite:///FILE, got {settings.store!r}; for example "
+            "sqlite:///bursar.db"
+        )
+    if settings.port > 65_535:
+        raise SettingError(f"port: must be at most 65535, got {settings.port}")
+    if settings.sweep_interval_ms > SWEEP_INTERVAL_MS_MAX:
+        raise SettingError(
+            f"sweep_interval_ms: must be at most {SWEEP_INTERVAL_MS_MAX}, got "
+            f"{settings.sweep_interval_ms}"
+        )
+    if settings.log_level not in LOG_LEVELS:
+        raise SettingError(
+            f"log_level: must be one of {', '.join(LOG_LEVELS)}, got {settings.log_level!r}"
+        )
+    if settings.admin_key and len(settings.admin_key) < ADMIN_KEY_LENGTH_MIN:
+        raise SettingError(
+            f"admin_key: must have at least {ADMIN_KEY_LENGTH_MIN} characters, got "
+            f"{len(settings.admin_key)}"
+        )
