@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib
 import os
 import secrets
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -100,3 +102,9 @@ def serve() -> Iterator[Callable[[Path], Served]]:
     """Return a function that starts a server in a directory; all stop after the test."""
     with contextlib.ExitStack() as stack:
         yield lambda directory: stack.enter_context(serving(directory))
+
+
+@pytest.fixture(scope="session")
+def schemas() -> ModuleType:
+    """Return the checker of responses: `CheckedClient`, or `hook` and `hook_async` for others."""
+    return importlib.import_module("schemas")

@@ -19,7 +19,7 @@ from bursar.ledger.batcher import Batcher
 from bursar.ledger.ports import Reader
 from bursar.ledger.service import Accepted
 from bursar.vocabulary import ActorType, ErrorCode, Permission
-from bursar.wire.codec import decode, fingerprint, payload_of
+from bursar.wire.codec import fingerprint, payload_of
 from bursar.wire.fields import Request
 
 HEADER_MISMATCH = "X-Idempotency-Key: must equal idempotency_key in the body, or be left out"
@@ -117,12 +117,3 @@ def tenant_of(principal: Principal) -> str:
         )
     return principal.tenant
 
-
-__all__ = [
-    "Authority",
-    "decode",
-    "idempotency",
-    "origin",
-    "require_permission",
-    "tenant_of",
-]

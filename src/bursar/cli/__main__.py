@@ -27,13 +27,14 @@ app.command("bursar.cli.replay.command:replay")
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        code = app(exit_on_error=False)
+        code = app(exit_on_error=False, print_error=False)
     except CommandError as error:
         print(f"bursar: {error}", file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    except CycloptsError:
+    except CycloptsError as error:
+        print(f"bursar: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bursar.core import scopes
 from bursar.core.outcomes import Refused
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget, Reservation
@@ -73,23 +74,23 @@ def budget_open(budget: Budget) -> Refused | None:
         f"Budget {budget.scope} ({budget.unit}) is {budget.status.lower()}",
         scope=budget.scope,
         remaining=budget.remaining,
-        fix=f"Unfreeze {budget.scope} ({budget.unit})."
+        fix=f"Unfreeze {scopes.shown(budget.scope)} ({budget.unit})."
         if frozen
         else "None: closing a budget is final. Use another scope.",
     )
 
 
-def unbudgeted(snapshot: Snapshot, tenant: str, scopes: Sequence[str], unit: Unit) -> Refused:
-    """Say why no budget along `scopes` counts in `unit`: the wrong unit, or none at all."""
-    for scope in scopes:
+def unbudgeted(snapshot: Snapshot, tenant: str, path: Sequence[str], unit: Unit) -> Refused:
+    """Say why no budget along `path` counts in `unit`: the wrong unit, or none at all."""
+    for scope in path:
         units = snapshot.units_at(tenant, scope)
         if units:
             names = ", ".join(units)
             return Refused(
                 ErrorCode.UNIT_MISMATCH,
-                f"No budget along {scopes[-1]} counts in {unit}; {scope} counts in {names}",
+                f"No budget along {path[-1]} counts in {unit}; {scope} counts in {names}",
                 scope=scope,
-                fix=f"Ask in {names}, or create a {unit} budget at {scope}.",
+                fix=f"Ask in {names}, or create a {unit} budget at {scopes.shown(scope)}.",
                 details={
                     "scope": scope,
                     "requested_unit": unit.value,
@@ -98,10 +99,11 @@ def unbudgeted(snapshot: Snapshot, tenant: str, scopes: Sequence[str], unit: Uni
             )
     return Refused(
         ErrorCode.NOT_FOUND,
-        f"Budget not found for provided scope: {scopes[-1]}",
+        f"Budget not found for provided scope: {path[-1]}",
         reason="BUDGET_NOT_FOUND",
-        scope=scopes[-1],
-        fix=f"Create a {unit} budget at one of: {', '.join(scopes)}.",
+        scope=path[-1],
+        fix=f"Create a {unit} budget at {scopes.shown(path[0])}"
+        + (f", or at any scope from there to {scopes.shown(path[-1])}." if path[1:] else "."),
     )
 
 

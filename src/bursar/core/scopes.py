@@ -14,6 +14,7 @@ from bursar.vocabulary import SCOPE_KINDS
 
 _VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 VALUE_LENGTH_MAX = 128
+SHOWN_LENGTH_MAX = 160
 
 
 def derive(subject: Mapping[str, str]) -> tuple[str, ...]:
@@ -46,6 +47,14 @@ def prefixes(scope_path: str) -> tuple[str, ...]:
 def leaf(scope_path: str) -> str:
     """Return the last segment of a path: `agent:bot`."""
     return scope_path.rpartition("/")[2]
+
+
+def shown(scope_path: str) -> str:
+    """Return a path as one sentence can carry it: whole, or its last segment after `…/`.
+
+    Six levels of 128 characters would not fit the 512 that a suggested fix may have.
+    """
+    return scope_path if len(scope_path) <= SHOWN_LENGTH_MAX else f"…/{leaf(scope_path)}"
 
 
 def problem(scope: str, tenant_id: str) -> str | None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bursar.core import scopes
 from bursar.core.outcomes import Refused
 from bursar.core.state import Budget
 from bursar.vocabulary import AMOUNT_MAX, ErrorCode, OveragePolicy
@@ -126,7 +127,7 @@ def unfunded(budget: Budget, actual: int) -> Refused | None:
         f"{budget.scope} and the overage policy is REJECT",
         scope=budget.scope,
         remaining=budget.remaining,
-        fix=f"Credit {short} {budget.unit} to {budget.scope}.",
+        fix=f"Credit {short} {budget.unit} to {scopes.shown(budget.scope)}.",
     )
 
 
@@ -139,11 +140,12 @@ def _beyond_overdraft(budget: Budget, extra: int) -> Refused | None:
     short = debt - budget.overdraft_limit
     if short <= 0:
         return _beyond_int64(budget, extra)
+    scope = scopes.shown(budget.scope)
     # While the budget is below zero a credit only fills the hole; a repayment counts at once.
     funding = (
-        f"REPAY_DEBT {short} {budget.unit} at {budget.scope}"
+        f"REPAY_DEBT {short} {budget.unit} at {scope}"
         if short <= budget.debt
-        else f"Credit {short + max(0, -budget.remaining)} {budget.unit} to {budget.scope}"
+        else f"Credit {short + max(0, -budget.remaining)} {budget.unit} to {scope}"
     )
     return Refused(
         ErrorCode.OVERDRAFT_LIMIT_EXCEEDED,
@@ -162,8 +164,8 @@ def _beyond_int64(budget: Budget, extra: int) -> Refused | None:
         return None
     return Refused(
         ErrorCode.OVERDRAFT_LIMIT_EXCEEDED,
-        f"Charging {extra} {budget.unit} beyond the hold would bring what {budget.scope} has spent, "
-        f"holds and owes above {AMOUNT_MAX}",
+        f"Charging {extra} {budget.unit} beyond the hold would bring what {budget.scope} has "
+        f"spent, holds and owes above {AMOUNT_MAX}",
         scope=budget.scope,
         remaining=budget.remaining,
         fix=f"Lower the actual amount by {extra - room}.",

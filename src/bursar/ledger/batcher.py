@@ -135,7 +135,7 @@ class Batcher:
                 return [Failed(error)] * len(commands)
             # One unreadable row must not fail the commands that never touch it.
             return [outcome for command in commands for outcome in self._execute([command])]
-        except Exception as error:  # a bug in one batch must not end the writer
+        except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the writer
             return [Failed(error)] * len(commands)
 
 

@@ -117,6 +117,8 @@ class ReservationQuery:
 class BudgetQuery:
     """Filters combine with AND; `tenant` None means all tenants (operators only).
 
+    `scope_prefix` is a path and means itself and what lies below it, by whole segments.
+
     `utilization` is spent / allocated, 0 where nothing is allocated. The id that breaks
     ties is `tenant/scope/unit`.
     """

@@ -76,8 +76,7 @@ class Ledger:
             outcomes.clear()  # a store may run this again after a serialization failure
             saves = Saves()
             now_ms = self.clock.now_ms()
-            for command in commands:
-                outcomes.append(self._one(snapshot, command, now_ms, saves))
+            outcomes.extend(self._one(snapshot, command, now_ms, saves) for command in commands)
             for budget in saves.budgets.values():
                 check(budget)
             return saves
@@ -97,7 +96,7 @@ class Ledger:
             for budget in result.budgets:
                 check(budget)
             reply = self._render(result.answer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one command's bug fails that command alone
             return Failed(error)
         snapshot.merge(result)
         if result.recorded:

@@ -57,6 +57,16 @@ class _Server(uvicorn.Server):
     killed; a server that finished its work has nothing to be killed for.
     """
 
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        """Serve `config`; call `started` once requests are taken."""
+        super().__init__(config)
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to take requests, and say so."""
+        await super().startup(sockets)
+        self._started()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Turn SIGINT and SIGTERM into a request to stop while serving."""
@@ -122,27 +132,20 @@ async def _serve(
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.stop_timeout_s,
             backlog=BACKLOG,
-        )
+        ),
+        started,
     )
     sweeper = asyncio.create_task(
         jobs.expire_forever(batcher, reader, clock, settings.sweep_interval_ms)
     )
-    announcer = asyncio.create_task(_announce(server, started))
     try:
         await server.serve(sockets=[listener])
     finally:
         state.stopping = True
-        for task in (sweeper, announcer):
-            task.cancel()
-        await asyncio.gather(sweeper, announcer, return_exceptions=True)
+        sweeper.cancel()
+        await asyncio.gather(sweeper, return_exceptions=True)
         await asyncio.to_thread(batcher.close)
         log.info("stopped", store=str(store.path))
-
-
-async def _announce(server: uvicorn.Server, started: Callable[[], None]) -> None:
-    while not server.started:
-        await asyncio.sleep(0.005)
-    started()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -155,9 +158,10 @@ def _listen(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that no name server could be asked for
+        why = getattr(error, "strerror", None) or error
         raise CannotListen(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
+            f"cannot listen on {settings.host} port {settings.port}: {why}; "
             "choose another --host or --port (0 takes a free one)"
         ) from error
     return listener

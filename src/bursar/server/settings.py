@@ -47,7 +47,7 @@ SETTINGS: tuple[Setting, ...] = (
         "body_bytes_max",
         "BURSAR_BODY_BYTES_MAX",
         int,
-        1_048_576,
+        262_144,
         "Largest request body in bytes; a larger one is refused with 413.",
         1_024,
     ),

@@ -73,7 +73,9 @@ def evaluate(snapshot: Snapshot, command: Fund, now_ms: int) -> Funding | Refuse
             f"{budget.unit} remaining",
             scope=budget.scope,
             remaining=budget.remaining,
-            fix=f"Debit at most {max(0, budget.remaining)}.",
+            fix=f"Debit at most {budget.remaining}."
+            if budget.remaining > 0
+            else "RESET the budget to a lower ceiling instead.",
         )
     after = _result(budget, command, now_ms)
     return _too_large(after) or Funding(budget, after)

@@ -23,13 +23,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bursar.core import guards, policy
+from bursar.core import guards, policy, scopes
 from bursar.core.commands import Reserve
 from bursar.core.outcomes import Changes, Decided, Refused, Reserved
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget, Reservation
 from bursar.invariant import require
-from bursar.vocabulary import Decision, ErrorCode, OveragePolicy, ReservationStatus, Unit
+from bursar.vocabulary import (
+    BudgetStatus,
+    Decision,
+    ErrorCode,
+    OveragePolicy,
+    ReservationStatus,
+    Unit,
+)
 
 DENIALS = frozenset(
     {
@@ -200,19 +207,28 @@ def _refund(budget: Budget, estimate: int) -> str:
     """
     excess = max(0, budget.debt - budget.overdraft_limit)
     missing = max(0, estimate - budget.remaining)
+    scope = scopes.shown(budget.scope)
     if excess:
-        return f"REPAY_DEBT {max(excess, missing)} {budget.unit} at {budget.scope}."
-    return f"CREDIT {max(1, missing)} {budget.unit} to {budget.scope}."
+        return f"REPAY_DEBT {max(excess, missing)} {budget.unit} at {scope}."
+    return f"CREDIT {max(1, missing)} {budget.unit} to {scope}."
 
 
 def _fewer_or_more(estimate: int, path: Sequence[Budget]) -> str:
     """Name both cheap changes: the largest estimate that fits, or the credits that are missing.
 
-    The list of credits is cut where the protocol's 512 characters would not hold it.
+    The list of credits is cut where the protocol's 512 characters would not hold it. Frozen and
+    closed budgets take no credit; they get a refusal of their own when their turn comes.
     """
     fits = min(budget.remaining for budget in path)
-    short = [budget for budget in path if budget.remaining < estimate]
-    credits = [f"{estimate - budget.remaining} {budget.unit} to {budget.scope}" for budget in short]
+    short = [
+        budget
+        for budget in path
+        if budget.remaining < estimate and budget.status is BudgetStatus.ACTIVE
+    ]
+    credits = [
+        f"{estimate - budget.remaining} {budget.unit} to {scopes.shown(budget.scope)}"
+        for budget in short
+    ]
     fix = "Lower the estimate to at most " + str(fits) + ", or credit " if fits > 0 else "Credit "
     listed = credits[0]
     for credit in credits[1:]:

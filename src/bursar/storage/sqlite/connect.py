@@ -26,6 +26,24 @@ QUICK_CHECK_MAX_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Turn what the operating system or SQLite says against a file into `StoreUnusable`."""
+    try:
+        yield
+    except OSError as error:
+        name = path.name if error.filename is None else os.path.basename(error.filename)
+        raise StoreUnusable(
+            f"{path} cannot be used: {name}: {error.strerror}; check the path and its permissions, "
+            "or name another --store file"
+        ) from error
+    except sqlite3.Error as error:
+        raise StoreUnusable(
+            f"{path} cannot be opened as a ledger: {error}; restore it from a backup, or name "
+            "another --store file"
+        ) from error
+
+
+@contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn `sqlite3` errors into `StoreError`s that say what was being done."""
     try:
@@ -93,30 +111,23 @@ def prepare(path: Path, *, create: bool, migrate: bool) -> None:
     Raises:
         StoreUnusable: it is not, and the message says what it is and what to do.
     """
-    _refuse_impossible(path, create)
-    new = not path.exists() or path.stat().st_size == 0
-    if not new:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise StoreUnusable(f"{path} is not a SQLite database; name another --store file")
+    refuse_impossible(path, create=create)
+    # Its owner's alone from the first byte on; SQLite gives its own files the same permissions.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) not in (MAGIC, b""):
+            raise StoreUnusable(f"{path} is not a SQLite database; name another --store file")
+    connection = connect(path)
     try:
-        connection = connect(path)
-        try:
-            if new:
-                _migrate(connection, 0)
-                path.chmod(0o600)
-            else:
-                _verify(connection, path, migrate)
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StoreUnusable(
-            f"{path} cannot be opened as a ledger: {error}; restore it from a backup, or name "
-            "another --store file"
-        ) from error
+        if _is_blank(connection):
+            _migrate(connection)
+        _verify(connection, path, migrate)
+    finally:
+        connection.close()
 
 
-def _refuse_impossible(path: Path, create: bool) -> None:
+def refuse_impossible(path: Path, *, create: bool) -> None:
+    """Refuse what can never become a ledger here, before anything is touched."""
     if path.is_dir():
         raise StoreUnusable(f"{path} is a directory; name a file, like {path / 'bursar.db'}")
     if not path.parent.is_dir():
@@ -128,21 +139,49 @@ def _refuse_impossible(path: Path, create: bool) -> None:
         raise StoreUnusable(f"{target} is not writable by this user")
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Apply every migration above `version`, all of them in one transaction.
+def _is_blank(connection: sqlite3.Connection) -> bool:
+    """Return whether nothing was ever saved here.
 
-    The journal mode cannot change inside a transaction and comes first.
+    That is a new file, or one whose creation was cut off: setting the journal mode writes a
+    first page, and the ledger comes in the transaction after it.
+    """
+    marks = [
+        connection.execute(f"PRAGMA {mark}").fetchone()[0]
+        for mark in ("application_id", "user_version")
+    ]
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    return not any(marks) and not tables
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Apply every migration that the file lacks, all of them in one transaction.
+
+    The journal mode cannot change inside a transaction and comes first. The version is read
+    inside: of several processes that open a new file at once, one creates it.
     """
     connection.execute("PRAGMA journal_mode = WAL")
-    steps = [f"PRAGMA application_id = {APPLICATION_ID};"]
+    connection.execute("BEGIN IMMEDIATE")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for number, sql in migrations():
         if number > version:
-            steps += [sql, f"PRAGMA user_version = {number};"]
-    connection.executescript("BEGIN IMMEDIATE;\n" + "\n".join(steps))
+            for statement in _statements(sql):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
     connection.execute(
         "INSERT OR IGNORE INTO meta (name, value) VALUES ('pepper', ?)", (ids.new_pepper(),)
     )
     connection.execute("COMMIT")
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """Yield the statements of a script; `executescript` would end the transaction first."""
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _verify(connection: sqlite3.Connection, path: Path, migrate: bool) -> None:
@@ -167,7 +206,7 @@ def _verify(connection: sqlite3.Connection, path: Path, migrate: bool) -> None:
                 f"{path} has schema {version}, this program needs {newest}; back it up and start "
                 "once with --migrate"
             )
-        _migrate(connection, version)
+        _migrate(connection)
     _verify_tables(connection, path)
 
 

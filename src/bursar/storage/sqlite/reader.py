@@ -78,7 +78,15 @@ class _Where:
     def segments(self, column: str, segments: Mapping[str, str]) -> None:
         """Require whole segments anywhere in a path; no pattern matching is involved."""
         for kind, value in segments.items():
+            if "/" in value:
+                self.conditions.append("false")  # it would match two segments as one
             self.add(f"instr('/' || {column} || '/', ?) > 0", f"/{kind}:{value.lower()}/")
+
+    def search(self, first: str, second: str, part: str | None) -> None:
+        """Require `part` somewhere in one of two columns, whatever its case."""
+        if part:
+            self.conditions.append(f"(instr(fold({first}), ?) > 0 OR instr(fold({second}), ?) > 0)")
+            self.values += [part.casefold()] * 2
 
     def after(self, sort: str, row_id: str, descending: bool, after: After | None) -> None:
         """Start behind a page's last row; ties are broken by id, ascending."""
@@ -112,8 +120,7 @@ class SqliteReader:
         where = _Where()
         where.add("status = ?", query.status)
         where.add("parent_tenant_id = ?", query.parent_tenant_id)
-        if query.search:
-            where.add("instr(fold(tenant || char(10) || name), ?) > 0", query.search.casefold())
+        where.search("tenant", "name", query.search)
         return self._page(
             "tenant",
             rows.TENANT,
@@ -135,15 +142,15 @@ class SqliteReader:
         where.add("tenant = ?", query.tenant)
         where.segments("scope", query.segments)
         if query.scope_prefix:
-            where.add("instr(scope, ?) = 1", query.scope_prefix)
+            where.conditions.append("(scope = ? OR instr(scope, ?) = 1)")
+            where.values += [query.scope_prefix, query.scope_prefix + "/"]
         where.add("unit = ?", query.unit)
         where.add("status = ?", query.status)
         where.add("is_over_limit = ?", query.over_limit)
         where.add("(debt > 0) = ?", query.has_debt)
         where.add(f"{_UTILIZATION} >= ?", query.utilization_min)
         where.add(f"{_UTILIZATION} <= ?", query.utilization_max)
-        if query.search:
-            where.add("instr(fold(tenant || char(10) || scope), ?) > 0", query.search.casefold())
+        where.search("tenant", "scope", query.search)
         sort = _BUDGET_SORT[query.sort_by]
         return self._page("budget", rows.BUDGET, rows.budget, where, sort, _BUDGET_ID, query)
 

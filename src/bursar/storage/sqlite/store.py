@@ -65,10 +65,13 @@ class SqliteStore:
             StoreUnusable: the file is foreign, corrupt, of another schema, or in use.
         """
         path = path.absolute()
-        claimed = opening.claim(path) if exclusive and path.parent.is_dir() else None
+        with opening.usable(path):
+            opening.refuse_impossible(path, create=create)
+            claimed = opening.claim(path) if exclusive else None
         try:
-            opening.prepare(path, create=create, migrate=migrate)
-            return cls(path, claimed)
+            with opening.usable(path):
+                opening.prepare(path, create=create, migrate=migrate)
+                return cls(path, claimed)
         except BaseException:
             if claimed is not None:
                 claimed.close()
@@ -77,10 +80,11 @@ class SqliteStore:
     def transact(self, reads: Reads, work: Work) -> None:
         """Load, work, save and make durable, in one transaction (see `ports.Store`)."""
         with self._lock:
-            connection = self._connection
-            if connection is None:
+            if self._closing:
                 raise StoreError("the ledger file is closed")
             with opening.translated("writing the ledger"):
+                connection = self._connection or opening.connect(self.path)
+                self._connection = connection
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                     save(connection, work(load(connection, reads)))
@@ -95,7 +99,7 @@ class SqliteStore:
 
         No space means that the commit record was not written. Any other failure at this
         point may have come after it; only reading the file again can tell, so the
-        connection is replaced and the caller is told that the outcome is unknown.
+        connection is dropped and the caller is told that the outcome is unknown.
         """
         try:
             connection.execute("COMMIT")
@@ -104,7 +108,7 @@ class SqliteStore:
             name = getattr(error, "sqlite_errorname", "")
             if name in ("SQLITE_FULL", "SQLITE_BUSY"):
                 raise
-            self._replace_connection()
+            self._drop_connection()
             raise StoreOutcomeUnknown(f"the ledger file could not be synced: {error}") from error
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
@@ -112,11 +116,12 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):  # the error that led here matters more
                 connection.execute("ROLLBACK")
 
-    def _replace_connection(self) -> None:
+    def _drop_connection(self) -> None:
+        """Close the connection; the next transaction makes another, or fails and tries again."""
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-        self._connection = opening.connect(self.path)
+        self._connection = None
 
     def _watch_size(self) -> None:
         try:
@@ -153,10 +158,7 @@ class SqliteStore:
         self._checkpointer.join()
         with self._lock:
             self.reader.close()
-            if self._connection is not None:
-                with contextlib.suppress(sqlite3.Error):  # closing moves the log; it can wait
-                    self._connection.close()
-                self._connection = None
+            self._drop_connection()  # closing the last one moves the log; that can wait
         if self._claimed is not None:
             self._claimed.close()
             self._claimed = None

@@ -1,0 +1,154 @@
+"""What happened, in the words of a table: one leading word and facts by name."""
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from bursar.core.entry import Entry
+from bursar.core.outcomes import (
+    Answer,
+    BudgetAnswer,
+    Committed,
+    Debited,
+    Decided,
+    Expired,
+    Extended,
+    Funded,
+    KeyAnswer,
+    Refused,
+    Released,
+    Reserved,
+    TenantAnswer,
+)
+from bursar.core.state import ApiKey, Budget, Reservation, Tenant
+from bursar.ledger.service import Accepted
+from bursar.vocabulary import ErrorCode
+from core.values import policy_name, short, shown
+from core.world import START_MS
+
+Facts = tuple[str, dict[str, object]]
+REFUSALS = frozenset(code.value for code in ErrorCode)
+
+
+def of_outcome(outcome: Accepted | Refused) -> Facts:
+    if isinstance(outcome, Refused):
+        return outcome.code.value, {
+            "reason": outcome.reason_code,
+            "scope": short(outcome.scope),
+            "remaining": outcome.remaining,
+            "says": outcome.message,
+            "fix": outcome.fix,
+        } | _units(outcome.details)
+    if outcome.answer is None:
+        word, facts = "replay", {"id": outcome.reply.reservation_id}
+    else:
+        word, facts = of_answer(outcome.answer)
+    if outcome.remaining_ttl_ms is not None:
+        facts["ttl"] = f"{outcome.remaining_ttl_ms}ms"
+        facts["expires"] = when(outcome.reply.lease_expires_at_ms)
+    return word, facts
+
+
+def _units(details: Mapping[str, Any]) -> dict[str, object]:
+    """Flatten the details of a unit mismatch: where, the unit asked for, the units there."""
+    if not details:
+        return {}
+    return {
+        "at": short(str(details["scope"])),
+        "asked": details["requested_unit"],
+        "units": ",".join(details["expected_units"]),
+    }
+
+
+def of_answer(answer: Answer) -> Facts:
+    match answer:
+        case Reserved():
+            row = answer.reservation
+            held = {"id": row.reservation_id, "reserved": row.estimate_amount}
+            return answer.decision.value, held | _balances(answer.balances)
+        case Decided():
+            asked = {"id": None, "expires": None, "reason": answer.reason_code}
+            return answer.decision.value, asked | _balances(answer.balances)
+        case Committed():
+            facts = {"charged": answer.charged_amount, "released": answer.released_amount}
+            return "COMMITTED", facts | _balances(answer.balances)
+        case Released():
+            facts = {"released": answer.released_amount}
+            return "RELEASED", facts | _balances(answer.balances)
+        case Extended():
+            return "ACTIVE", _balances(answer.balances)
+        case Expired():
+            return "EXPIRED", {"id": answer.reservation.reservation_id}
+        case Debited():
+            facts = {"id": answer.event_id, "charged": answer.charged_amount}
+            return "APPLIED", facts | _balances(answer.balances)
+        case Funded():
+            before, after = of_budget(answer.before)[1], of_budget(answer.after)[1]
+            return "FUNDED", after | {f"was_{name}": value for name, value in before.items()}
+        case BudgetAnswer():
+            word, facts = of_budget(answer.budget)
+        case TenantAnswer():
+            word, facts = of_tenant(answer.tenant)
+        case KeyAnswer():
+            word, facts = of_key(answer.key)
+        case _:
+            assert_never(answer)
+    return word, facts | {"created": answer.created}
+
+
+def _balances(budgets: tuple[Budget, ...]) -> dict[str, object]:
+    """Say which scopes an answer has balances of, and what each has left."""
+    left = [f"{short(budget.scope)}:{budget.remaining}" for budget in budgets]
+    return {"balances": ",".join(left) or None}
+
+
+def of_budget(row: Budget) -> Facts:
+    return row.status.value, {
+        "allocated": row.allocated,
+        "remaining": row.remaining,
+        "reserved": row.reserved,
+        "spent": row.spent,
+        "debt": row.debt,
+        "limit": row.overdraft_limit,
+        "over": row.is_over_limit,
+        "updated": when(row.updated_at_ms),
+    }
+
+
+def of_reservation(row: Reservation) -> Facts:
+    return row.status.value, {
+        "reserved": row.estimate_amount,
+        "charged": row.charged_amount,
+        "expires": when(row.expires_at_ms),
+        "finalized": when(row.finalized_at_ms),
+        "grace": f"{row.grace_ms}ms",
+        "extensions": f"{row.extensions}/{row.extensions_max}",
+        "overage": policy_name(row.overage_policy),
+        "scopes": ",".join(map(short, row.affected_scopes)),
+        "budgeted": ",".join(map(short, row.budgeted_scopes)),
+        "reason": row.reason,
+    }
+
+
+def of_tenant(row: Tenant) -> Facts:
+    times = {"closed": when(row.closed_at_ms), "made": when(row.created_at_ms)}
+    return shown(row.status), times | {"name": row.name}
+
+
+def of_key(row: ApiKey) -> Facts:
+    return row.status.value, {
+        "reason": row.revoked_reason,
+        "revoked": when(row.revoked_at_ms),
+        "made": when(row.created_at_ms),
+    }
+
+
+def of_log(entries: list[Entry]) -> Facts:
+    if not entries:
+        return "0", {}
+    last = entries[-1]
+    return str(len(entries)), {"last": last.verb, "actor": last.actor, "at": when(last.at_ms)}
+
+
+def when(at_ms: int | None) -> str | None:
+    """Write a time as the span since the world began."""
+    return None if at_ms is None else f"{at_ms - START_MS}ms"

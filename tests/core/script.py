@@ -1,0 +1,235 @@
+"""From a row's words to a command: one small function per verb of the tables.
+
+Ids, keys and origins are named by the row or defaulted here. A row without `key=` gets a key of
+its own, so that nothing replays by accident. As on the wire, a fingerprint covers what was asked
+and an endpoint names the object that a path would name.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+
+from bursar.core import commands as c
+from bursar.core.state import ApiKey, Budget, Tenant
+from bursar.vocabulary import (
+    GRACE_MS_DEFAULT,
+    ActorType,
+    BudgetStatus,
+    ExpiryPolicy,
+    FundOperation,
+    KeyStatus,
+    OveragePolicy,
+    RolloverPolicy,
+    TenantStatus,
+)
+from core.values import amount, policy, scope_path, scope_paths, span_ms, unit
+from core.world import START_MS
+
+Options = Mapping[str, str]
+NOT_ASKED = {"tenant", "origin", "idempotency", "reservation_id", "event_id"}
+
+
+def command(verb: str, words: list[str], options: Options, spare_key: str) -> c.AnyCommand:
+    """Return the command that a row asks for."""
+    made = VERBS[verb](words, dict(options))
+    origin = c.Origin(ActorType(options.get("actor", "api_key")))
+    identity = None
+    if verb in ENDPOINTS and options.get("key") != "-":
+        endpoint = ENDPOINTS[verb].format(*words)
+        key = options.get("key", spare_key)
+        identity = c.Idempotency(endpoint, key, fingerprint(made))
+    owner = words[0] if verb.endswith("_tenant") else options.get("as", "acme")
+    return replace(made, tenant=owner, origin=origin, idempotency=identity)
+
+
+def fingerprint(made: c.AnyCommand) -> str:
+    """Digest what was asked, without what the server or the path decides."""
+    asked = [getattr(made, part.name) for part in fields(made) if part.name not in NOT_ASKED]
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
+
+
+def tenant(words: list[str], options: dict[str, str]) -> Tenant:
+    """Return the tenant that `given tenant acme ...` or `create_tenant acme ...` describes."""
+    status = options.get("status", "ACTIVE")
+    row = Tenant(
+        tenant_id=words[0],
+        name=options.get("name", words[0]),
+        status=None if status == "unreadable" else TenantStatus(status),
+        created_at_ms=START_MS,
+        overage_policy=policy(options.get("overage")),
+        expiry_policy=ExpiryPolicy(options.get("expiry", "AUTO_RELEASE")),
+    )
+    if "ttl" in options:
+        row = replace(row, ttl_default_ms=span_ms(options["ttl"]))
+    if "ttl_max" in options:
+        row = replace(row, ttl_max_ms=span_ms(options["ttl_max"]))
+    if "extensions" in options:
+        row = replace(row, extensions_max=int(options["extensions"]))
+    return row
+
+
+def budget(words: list[str], options: dict[str, str]) -> Budget:
+    """Return the budget that a row describes; what is left follows from the identity."""
+    allocated, spent, debt = (amount(options.get(n, "0")) for n in ("allocated", "spent", "debt"))
+    return Budget(
+        tenant=options.get("as", "acme"),
+        scope=scope_path(words[0]),
+        unit=unit(options.get("unit")),
+        ledger_id=f"{words[0]}-{options.get('unit', 'USD')}",
+        allocated=allocated,
+        remaining=allocated - spent - debt,
+        reserved=0,
+        spent=spent,
+        debt=debt,
+        overdraft_limit=amount(options.get("limit", "0")),
+        is_over_limit=options.get("over") == "yes",
+        status=BudgetStatus(options.get("status", "ACTIVE")),
+        created_at_ms=START_MS,
+        updated_at_ms=START_MS,
+        overage_policy=policy(options.get("overage")),
+        rollover_policy=RolloverPolicy.NONE,
+    )
+
+
+def _create_tenant(words: list[str], options: dict[str, str]) -> c.CreateTenant:
+    return c.CreateTenant(tenant="", record=tenant(words, options))
+
+
+def _close_tenant(words: list[str], options: dict[str, str]) -> c.CloseTenant:
+    return c.CloseTenant(tenant="")
+
+
+def _create_budget(words: list[str], options: dict[str, str]) -> c.CreateBudget:
+    return c.CreateBudget(tenant="", budget=budget(words, options | {"allocated": words[1]}))
+
+
+def _turn(kind: type[c.Freeze | c.Unfreeze | c.CloseBudget]) -> Callable[..., c.AnyCommand]:
+    def make(words: list[str], options: dict[str, str]) -> c.AnyCommand:
+        return kind(tenant="", scope=scope_path(words[0]), unit=unit(options.get("unit")))
+
+    return make
+
+
+def _fund(words: list[str], options: dict[str, str]) -> c.Fund:
+    spent = options.get("spent")
+    spent_unit = options.get("spent_unit", options.get("unit"))
+    return c.Fund(
+        tenant="",
+        scope=scope_path(words[0]),
+        unit=unit(options.get("unit")),
+        operation=FundOperation(words[1]),
+        amount_unit=unit(options.get("amount_unit", options.get("unit"))),
+        amount=amount(words[2]),
+        spent=None if spent is None else amount(spent),
+        spent_unit=None if spent is None else unit(spent_unit),
+    )
+
+
+def _create_key(words: list[str], options: dict[str, str]) -> c.CreateKey:
+    row = ApiKey(
+        tenant=options.get("as", "acme"),
+        key_id=words[0],
+        key_prefix="cyc_live_abcde",
+        secret_hash="0" * 64,
+        name=words[0],
+        status=KeyStatus.ACTIVE,
+        permissions=(),
+        scope_filter=(),
+        created_at_ms=0,
+        expires_at_ms=START_MS + span_ms(options.get("expires", "90d")),
+    )
+    return c.CreateKey(tenant="", record=row)
+
+
+def _revoke_key(words: list[str], options: dict[str, str]) -> c.RevokeKey:
+    return c.RevokeKey(tenant="", key_id=words[0], reason=options.get("reason"))
+
+
+def _reserve(words: list[str], options: dict[str, str]) -> c.Reserve:
+    ttl = options.get("ttl")
+    return c.Reserve(
+        tenant="",
+        reservation_id=words[0],
+        unit=unit(options.get("unit")),
+        estimate_amount=amount(words[1]),
+        scopes=scope_paths(options.get("at", "acme")),
+        subject="{}",
+        action="{}",
+        grace_ms=span_ms(options["grace"]) if "grace" in options else GRACE_MS_DEFAULT,
+        ttl_ms=None if ttl is None else span_ms(ttl),
+        overage_policy=policy(options.get("overage")),
+        dry_run=options.get("dry_run") == "yes",
+    )
+
+
+def _decide(words: list[str], options: dict[str, str]) -> c.Decide:
+    return c.Decide(
+        tenant="",
+        unit=unit(options.get("unit")),
+        estimate_amount=amount(words[0]),
+        scopes=scope_paths(options.get("at", "acme")),
+    )
+
+
+def _commit(words: list[str], options: dict[str, str]) -> c.Commit:
+    return c.Commit(
+        tenant="",
+        reservation_id=words[0],
+        unit=unit(options.get("unit")),
+        actual_amount=amount(words[1]),
+    )
+
+
+def _release(words: list[str], options: dict[str, str]) -> c.Release:
+    return c.Release(tenant="", reservation_id=words[0], reason=options.get("reason"))
+
+
+def _extend(words: list[str], options: dict[str, str]) -> c.Extend:
+    return c.Extend(tenant="", reservation_id=words[0], extend_by_ms=span_ms(words[1]))
+
+
+def _expire(words: list[str], options: dict[str, str]) -> c.Expire:
+    return c.Expire(tenant="", reservation_id=words[0])
+
+
+def _debit(words: list[str], options: dict[str, str]) -> c.Debit:
+    overage: OveragePolicy | None = policy(options.get("overage"))
+    return c.Debit(
+        tenant="",
+        event_id=words[0],
+        unit=unit(options.get("unit")),
+        actual_amount=amount(words[1]),
+        scopes=scope_paths(options.get("at", "acme")),
+        subject="{}",
+        action="{}",
+        overage_policy=overage,
+    )
+
+
+VERBS: dict[str, Callable[[list[str], dict[str, str]], c.AnyCommand]] = {
+    "create_tenant": _create_tenant,
+    "close_tenant": _close_tenant,
+    "create_budget": _create_budget,
+    "freeze": _turn(c.Freeze),
+    "unfreeze": _turn(c.Unfreeze),
+    "close_budget": _turn(c.CloseBudget),
+    "fund": _fund,
+    "create_key": _create_key,
+    "revoke_key": _revoke_key,
+    "reserve": _reserve,
+    "decide": _decide,
+    "commit": _commit,
+    "release": _release,
+    "extend": _extend,
+    "expire": _expire,
+    "debit": _debit,
+}
+ENDPOINTS = {
+    "decide": "decide",
+    "reserve": "reservations",
+    "commit": "reservations/{}/commit",
+    "release": "reservations/{}/release",
+    "extend": "reservations/{}/extend",
+    "debit": "events",
+    "fund": "budgets/fund",
+}
