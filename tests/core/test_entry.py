@@ -15,7 +15,7 @@ from bursar.core.state import GENESIS, Head, Reservation
 from bursar.vocabulary import OveragePolicy, ReservationStatus, Unit
 from core.audit import audited
 from core.table import play, read_row, scenarios
-from core.world import World
+from core.world import START_MS, World
 
 [STORY] = scenarios("""
 == every kind of command
@@ -96,9 +96,12 @@ def test_no_two_entries_share_an_encoding(left: str, right: str) -> None:
     one, two = str(getattr(ENTRY, left)), str(getattr(ENTRY, right))
     moved = replace(ENTRY, **{left: one + two[:1], right: two[1:]})
     swapped = replace(ENTRY, **{left: two, right: one})
-    absent = [replace(ENTRY, **{left: None, right: ""}), replace(ENTRY, **{left: "", right: None})]
+    absent = [
+        replace(ENTRY, **{left: first, right: second})
+        for first, second in ((None, ""), ("", None), (None, "None"), ("None", None))
+    ]
     digests = {digest(entry) for entry in (ENTRY, moved, swapped, *absent)}
-    assert len(digests) == 5
+    assert len(digests) == 7
 
 
 def test_a_written_log_still_verifies_tomorrow() -> None:
@@ -167,6 +170,37 @@ def test_an_entry_says_who_asked_and_what_was_answered() -> None:
     assert json.loads(entry.changes) == {
         "reservations": [["r", "EXPIRED", "TOKENS", 5, None, 2, "tenant:acme", ["tenant:acme"]]]
     }
+
+
+def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
+    """Any other spelling of the same states would give other hashes."""
+    [scenario] = scenarios("""
+        == one of each kind
+        create_tenant acme name=Größe
+        create_budget acme 1000 limit=50
+        create_key k
+        reserve a 300
+        commit a 350
+        close_tenant acme
+    """)
+    changes = [entry.changes for entry in play(scenario).log("acme")]
+    assert changes[0] == '{"tenants":[["acme","ACTIVE","Größe"]]}'
+    assert changes[1] == ('{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,0,0,0,50,0]]}')
+    assert changes[2] == '{"keys":[["k","ACTIVE","cyc_live_abcde",[]]]}'
+    assert changes[3] == (
+        '{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,300,0,0,50,0]],"reservations":'
+        f'[["a","ACTIVE","USD_MICROCENTS",300,null,{START_MS + 60_000},"tenant:acme",'
+        '["tenant:acme"]]]}'
+    )
+    assert changes[4] == (
+        '{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,0,350,0,50,0]],"reservations":'
+        f'[["a","COMMITTED","USD_MICROCENTS",300,350,{START_MS + 60_000},"tenant:acme",'
+        '["tenant:acme"]]]}'
+    )
+    assert changes[5] == (
+        '{"budgets":[["tenant:acme","USD_MICROCENTS","CLOSED",1000,0,350,0,50,0]],'
+        '"tenants":[["acme","CLOSED","Größe"]],"keys":[["k","REVOKED","cyc_live_abcde",[]]]}'
+    )
 
 
 def test_folding_the_recorded_states_gives_the_current_budgets() -> None:

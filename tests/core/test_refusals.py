@@ -152,6 +152,16 @@ BUDGETS = [
     ),
     Case(
         [],
+        "reserve a 1 at=acme/agent:bot",
+        ErrorCode.NOT_FOUND,
+        "Budget not found for provided scope: tenant:acme/agent:bot",
+        "Create a USD_MICROCENTS budget at tenant:acme, or at any scope from there to "
+        "tenant:acme/agent:bot.",
+        "tenant:acme/agent:bot",
+        reason="BUDGET_NOT_FOUND",
+    ),
+    Case(
+        [],
         "debit a 1",
         ErrorCode.NOT_FOUND,
         "Budget not found for provided scope: tenant:acme",
