@@ -231,7 +231,7 @@ class Auditor:
         row = self._row(name)
         self._guard(new_work=False)
         self._alive(row)
-        if self.now > row["expires"] + row["grace"]:
+        if self.now > row["expires"] + row["grace"] and row["swept"]:
             raise NoError("RESERVATION_EXPIRED")
         self._give_back(row, "RELEASED")
         told = self._told(row["scopes"], row["unit"])

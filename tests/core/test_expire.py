@@ -68,7 +68,10 @@ given budget acme allocated=1000
 reserve a 400
 tick 24h
 expire a     -> INVALID_REQUEST says="not due"
+commit a 400 -> RESERVATION_EXPIRED
 budget acme  -> ACTIVE reserved=400
+release a    -> RELEASED released=400
+budget acme  -> ACTIVE remaining=1000 reserved=0
 
 == grace only is swept as usual
 given tenant acme expiry=GRACE_ONLY

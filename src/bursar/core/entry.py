@@ -12,7 +12,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from bursar.core.commands import Command
+from bursar.core.commands import (
+    CloseBudget,
+    Command,
+    Debit,
+    Extend,
+    Freeze,
+    Fund,
+    Unfreeze,
+)
 from bursar.core.outcomes import Changes
 from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
 
@@ -74,7 +82,7 @@ def seal(head: Head, command: Command, changes: Changes, reply: Reply, now_ms: i
         body=reply.body,
         reservation_id=reply.reservation_id,
         lease_expires_at_ms=reply.lease_expires_at_ms,
-        changes=_dumps(_states(changes)),
+        changes=_dumps(_states(changes) | _asked(command)),
         prev_hash=head.entry_hash,
         entry_hash="",
     )
@@ -132,6 +140,44 @@ def _states(changes: Changes) -> dict[str, Any]:
     if changes.keys:
         states["keys"] = [_key_state(row) for row in changes.keys]
     return states
+
+
+def _asked(command: Command) -> dict[str, Any]:
+    """Return what a caller said that no record keeps, under `asked`; absent if nothing.
+
+    A reservation's row keeps its subject, action and metadata; a debit or a funding has no
+    row, so the log is where its circumstances are accounted for.
+    """
+    match command:
+        case Debit():
+            said: dict[str, Any] = {
+                "event_id": command.event_id,
+                "unit": command.unit.value,
+                "actual": command.actual_amount,
+                "scope_path": command.scopes[-1],
+                "subject": command.subject,
+                "action": command.action,
+                "overage_policy": command.overage_policy,
+                "metrics": command.metrics,
+                "metadata": command.metadata,
+                "client_time_ms": command.client_time_ms,
+            }
+        case Fund():
+            said = {
+                "operation": command.operation.value,
+                "amount": command.amount,
+                "spent": command.spent,
+                "reason": command.reason,
+                "metadata": command.metadata,
+            }
+        case Freeze() | Unfreeze() | CloseBudget():
+            said = {"reason": command.reason}
+        case Extend():
+            said = {"extend_by_ms": command.extend_by_ms, "metadata": command.metadata}
+        case _:
+            return {}
+    present = {name: value for name, value in said.items() if value is not None}
+    return {"asked": present} if present else {}
 
 
 def budget_state(row: Budget) -> list[Any]:

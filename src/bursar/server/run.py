@@ -129,6 +129,7 @@ async def _serve(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # nothing here trusts, or reads, where a proxy says it was
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.stop_timeout_s,
             backlog=BACKLOG,

@@ -8,6 +8,9 @@ The ladder (protocol 1.4), first refusal wins; replay comes before all of it:
 | 2 | tenant readable, not closed | INTERNAL_ERROR, TENANT_CLOSED   |
 | 3 | stored status is ACTIVE     | RESERVATION_EXPIRED, _FINALIZED |
 | 4 | now <= expiry + grace       | RESERVATION_EXPIRED             |
+
+Under the expiry policy MANUAL_CLEANUP the sweep leaves lapsed holds alone; releasing is
+how somebody cleans up, so guard 4 does not apply to them.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ def evaluate(snapshot: Snapshot, command: Release, now_ms: int) -> Return | Refu
     refusal = guards.tenant_closed(snapshot, command.tenant) or guards.still_active(row)
     if refusal is not None:
         return refusal
-    if now_ms > row.settle_by_ms:
+    if now_ms > row.settle_by_ms and row.sweepable:
         return guards.lapsed(row, f"lease and grace ended at {row.settle_by_ms}")
     return held_in(snapshot, row)
 
