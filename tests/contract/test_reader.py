@@ -68,14 +68,12 @@ def test_due_is_active_and_sweepable(store: Store) -> None:
 
 def test_due_is_oldest_first(store: Store) -> None:
     """The sweep gets the leases that ended first, of all tenants, as many as it asks for."""
-    order = [3, 1, 4, 0, 2]
-    owners = {number: ["acme", "acme-corp"][number % 2] for number in order}
-    for number in order:
-        put(
-            store,
-            reservation(f"r-{number}", tenant=owners[number], expires_at_ms=NOW_MS + number),
-        )
-    due = [(owners[number], f"r-{number}") for number in range(5)]
+    # Neither ids nor owners nor the order of saving agree with the order of ending.
+    ends = {("acme", "r-3"): 0, ("b", "r-1"): 1, ("acme", "r-4"): 2, ("a", "r-0"): 3}
+    for owner, name in sorted(ends):
+        expires_at_ms = NOW_MS + ends[owner, name]
+        put(store, reservation(name, tenant=owner, expires_at_ms=expires_at_ms))
+    due = sorted(ends, key=lambda where: ends[where])
     assert list(store.reader.due(NOW_MS + 10_000, 10)) == due
     assert list(store.reader.due(NOW_MS + 10_000, 2)) == due[:2]
 

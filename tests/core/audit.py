@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
+from bursar.core.commands import Idempotency
+from bursar.core.entry import Reply
 from bursar.core.outcomes import Answer, Committed, Debited, Funded
 from bursar.ledger.service import Accepted, Failed
 from bursar.vocabulary import FundOperation
@@ -31,6 +33,7 @@ class Audit:
     auditor: Auditor = field(default_factory=lambda: Auditor(START_MS))
     told: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
+    replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
     charged: Counter[Place] = field(default_factory=Counter)
     lowered: set[Place] = field(default_factory=set)
 
@@ -74,20 +77,29 @@ class Audit:
         ]
         one = len(commands) == 1
         outcomes = [self.world.run(commands[0])] if one else self.world.run_batch(commands)
-        for (row, said), outcome in zip(expected, outcomes, strict=True):
+        for (row, said), command, outcome in zip(expected, commands, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 raise outcome.error
             self.compare(row, said, facts.of_outcome(outcome))
             if isinstance(outcome, Accepted):
+                self.remember(command.idempotency, outcome)
                 self.account(row, outcome.answer)
         self.compare_budgets()
 
     def compare(self, row: Row, said: Said, found: Said) -> None:
         word, expected = said
         self.seen[f"{row.verb} {word}"] += 1
-        actual = {name: found[1].get(name) for name in expected if name != "repeated"}
-        expected = {name: value for name, value in expected.items() if name != "repeated"}
+        actual = {name: found[1].get(name) for name in expected}
         assert (word, expected) == (found[0], actual), row.text
+
+    def remember(self, identity: Idempotency | None, outcome: Accepted) -> None:
+        """Keep each key's reply; a replay must be the very same one."""
+        if identity is None:
+            return
+        where = (identity.endpoint, identity.key)
+        if outcome.replayed:
+            assert self.replies[where] == outcome.reply
+        self.replies[where] = outcome.reply
 
     def compare_budgets(self) -> None:
         for (scope, unit), books in self.auditor.budgets.items():

@@ -72,7 +72,7 @@ class Auditor:
             word, facts = getattr(self, f"_{verb}")(*words, **options)
         except NoError as no:
             return no.code, no.facts
-        if "repeated" not in facts:
+        if not facts.pop("repeated", False):
             self.logged_ms = self.now
         if "key" in options:
             kept = {"asked": asked, "until": self._until(verb, words), "expires": None}

@@ -1,6 +1,6 @@
 """What happened, in the words of a table: one leading word and facts by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 from bursar.core.entry import Entry
@@ -22,8 +22,8 @@ from bursar.core.outcomes import (
 from bursar.core.state import ApiKey, Budget, Reservation, Tenant
 from bursar.ledger.service import Accepted
 from bursar.vocabulary import ErrorCode
-from core.values import policy_name, short, shown
-from core.world import START_MS
+from core.values import policy_name, scope_path, short, shown, unit
+from core.world import START_MS, World
 
 Facts = tuple[str, dict[str, object]]
 REFUSALS = frozenset(code.value for code in ErrorCode)
@@ -142,6 +142,24 @@ def of_key(row: ApiKey) -> Facts:
     }
 
 
+def look(world: World, kind: str, name: str, options: Mapping[str, str]) -> Facts:
+    """Look one thing up; a thing that is not there is `none`."""
+    if kind == "log":
+        return of_log(world.log(name))
+    owner, tables = options.get("as", "acme"), world.tables
+    found: Any
+    match kind:
+        case "budget":
+            found = tables.budgets.get((owner, scope_path(name), unit(options.get("unit"))))
+        case "reservation":
+            found = tables.reservations.get((owner, name))
+        case "key":
+            found = tables.keys.get((owner, name))
+        case _:
+            found = tables.tenants.get(name)
+    return LOOKUPS[kind](found) if found else ("none", {})
+
+
 def of_log(entries: list[Entry]) -> Facts:
     if not entries:
         return "0", {}
@@ -152,3 +170,12 @@ def of_log(entries: list[Entry]) -> Facts:
 def when(at_ms: int | None) -> str | None:
     """Write a time as the span since the world began."""
     return None if at_ms is None else f"{at_ms - START_MS}ms"
+
+
+LOOKUPS: dict[str, Callable[[Any], Facts]] = {
+    "budget": of_budget,
+    "reservation": of_reservation,
+    "tenant": of_tenant,
+    "key": of_key,
+    "log": of_log,
+}

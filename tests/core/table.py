@@ -16,12 +16,11 @@ since the world began.
 """
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bursar.core.entry import Reply
 from core import facts, script
-from core.values import same, scope_path, shown, span_ms, unit
+from core.values import same, shown, span_ms
 from core.world import World
 
 PARTS = ("says", "fix")
@@ -98,21 +97,21 @@ class Stage:
 
     def step(self, row: Row) -> None:
         self.steps += 1
-        if row.verb in ("given", "tick"):
-            getattr(self, f"_{row.verb}")(row)
+        if row.verb == "given":
+            give(self.world, row)
             return
-        looked = LOOKUPS[row.verb](self.world, row) if row.verb in LOOKUPS else self._run(row)
+        if row.verb == "tick":
+            self.world.clock.now += span_ms(row.words[0])
+            return
+        if row.verb in facts.LOOKUPS:
+            looked = facts.look(self.world, row.verb, row.words[0], row.options)
+        else:
+            looked = self._run(row)
         if row.expected is None:
             # A row that only prepares must do so; a refusal would make the scenario prove less.
             assert looked[0] not in facts.REFUSALS, (row.text, looked)
             return
         _compare(row, looked)
-
-    def _given(self, row: Row) -> None:
-        give(self.world, row)
-
-    def _tick(self, row: Row) -> None:
-        self.world.clock.now += span_ms(row.words[0])
 
     def _run(self, row: Row) -> facts.Facts:
         command = script.command(row.verb, row.words, row.options, f"key-{self.steps}")
@@ -140,42 +139,3 @@ def _compare(row: Row, looked: facts.Facts) -> None:
         if not (value in actual if name in PARTS else same(value, actual)):
             wrong.append(f"{name} is {actual}, not {value}")
     assert not wrong, f"{row.text}\n  " + "\n  ".join(wrong) + f"\n  {word} {found}"
-
-
-def _where(row: Row) -> tuple[str, str]:
-    return row.options.get("as", "acme"), row.words[0]
-
-
-def _budget(world: World, row: Row) -> facts.Facts:
-    owner, scope = _where(row)
-    where = (owner, scope_path(scope), unit(row.options.get("unit")))
-    found = world.tables.budgets.get(where)
-    return facts.of_budget(found) if found else ("none", {})
-
-
-def _reservation(world: World, row: Row) -> facts.Facts:
-    found = world.tables.reservations.get(_where(row))
-    return facts.of_reservation(found) if found else ("none", {})
-
-
-def _tenant(world: World, row: Row) -> facts.Facts:
-    found = world.tables.tenants.get(row.words[0])
-    return facts.of_tenant(found) if found else ("none", {})
-
-
-def _key(world: World, row: Row) -> facts.Facts:
-    found = world.tables.keys.get(_where(row))
-    return facts.of_key(found) if found else ("none", {})
-
-
-def _log(world: World, row: Row) -> facts.Facts:
-    return facts.of_log(world.log(row.words[0]))
-
-
-LOOKUPS: dict[str, Callable[[World, Row], facts.Facts]] = {
-    "budget": _budget,
-    "reservation": _reservation,
-    "tenant": _tenant,
-    "key": _key,
-    "log": _log,
-}

@@ -91,6 +91,12 @@ reserve a 1
 fund acme RESET_SPENT 0 spent=MAX    -> INVALID_REQUEST
 fund acme RESET_SPENT 0 spent=MAX-1  -> FUNDED remaining=-9223372036854775807
 
+== spent, held and owed together must fit
+given budget acme allocated=100 debt=10 limit=10
+reserve a 20
+fund acme RESET_SPENT 0 spent=MAX-29  -> INVALID_REQUEST
+fund acme RESET_SPENT 0 spent=MAX-30  -> FUNDED spent=MAX-30 reserved=20 debt=10
+
 == a suspended tenant's budgets can be funded
 given tenant acme status=SUSPENDED
 given budget acme allocated=10

@@ -120,6 +120,7 @@ def test_segments_match_as_a_whole(segments: dict[str, str], found: bool) -> Non
         (("workspace:en",), False),
         (("agent:*",), True),
         (("app:*",), False),
+        (("work:*",), False),
         (("tenant:acme",), True),
         (("tenant:acme/workspace:eng",), True),
         (("tenant:acme/workspace:eng/agent:bot",), True),
@@ -137,7 +138,7 @@ def test_a_scope_filter_admits_whole_segments_and_paths(
 
 
 def test_a_path_too_long_for_a_sentence_is_shown_by_its_last_segment() -> None:
-    short = "tenant:acme/agent:bot"
-    long = "tenant:acme/" + "/".join(f"{kind}:{'n' * 128}" for kind in ("app", "agent"))
-    assert short == scopes.shown(short)
-    assert scopes.shown(long) == "…/agent:" + "n" * 128
+    whole = "tenant:" + "n" * 128 + "/agent:" + "n" * 18
+    assert len(whole) == 160
+    assert whole == scopes.shown(whole)
+    assert scopes.shown(whole + "n") == "…/agent:" + "n" * 19

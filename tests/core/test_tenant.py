@@ -22,8 +22,9 @@ create_tenant acme  -> CLOSED created=no
 
 == case 37: a record that cannot be read is neither created again nor closed
 given tenant acme status=unreadable
-create_tenant acme  -> INTERNAL_ERROR
-close_tenant acme   -> INTERNAL_ERROR
+create_tenant acme             -> INTERNAL_ERROR
+create_tenant acme name=other  -> INTERNAL_ERROR
+close_tenant acme              -> INTERNAL_ERROR
 """)
 
 CLOSES = scenarios("""

@@ -82,7 +82,7 @@ def test_requests_do_not_change_after_validation() -> None:
     """A validated request cannot be edited into an invalid one."""
     request = runtime.ReleaseRequest(idempotency_key="k")
     with pytest.raises(ValidationError, match="frozen"):
-        request.idempotency_key = ""  # type: ignore[misc]
+        request.idempotency_key = ""  # type: ignore[misc] # that it is refused is the claim
 
 
 def test_defaults_of_a_reserve_request() -> None:

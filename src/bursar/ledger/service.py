@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bursar.clock import Clock
 from bursar.core import reads, replay
 from bursar.core.commands import AnyCommand
-from bursar.core.entry import Reply, seal
+from bursar.core.entry import Entry, Reply, seal
 from bursar.core.execute import execute
 from bursar.core.outcomes import Answer, Changes, Refused, Replayed
 from bursar.core.snapshot import Snapshot
@@ -96,11 +96,12 @@ class Ledger:
             for budget in result.budgets:
                 check(budget)
             reply = self._render(result.answer)
+            entry = seal(head, command, result, reply, at_ms) if result.recorded else None
         except Exception as error:  # noqa: BLE001 - one command's bug fails that command alone
             return Failed(error)
         snapshot.merge(result)
-        if result.recorded:
-            _append(snapshot, head, command, result, reply, at_ms, saves)
+        if entry is not None:
+            _append(snapshot, entry, command, result, reply, saves)
         return Accepted(reply, at_ms, replayed=False, active=True, answer=result.answer)
 
 
@@ -114,24 +115,21 @@ def _again(replayed: Replayed, at_ms: int) -> Accepted:
 
 def _append(
     snapshot: Snapshot,
-    head: Head,
+    entry: Entry,
     command: AnyCommand,
     changes: Changes,
     reply: Reply,
-    at_ms: int,
     saves: Saves,
 ) -> None:
     """Add the command's entry, recorded answer and changed records to what will be saved."""
-    entry = seal(head, command, changes, reply, at_ms)
-    snapshot.heads[command.tenant] = saves.heads[command.tenant] = Head(
-        entry.seq, entry.entry_hash, at_ms
-    )
+    head = Head(entry.seq, entry.entry_hash, entry.at_ms)
+    snapshot.heads[command.tenant] = saves.heads[command.tenant] = head
     saves.entries.append(entry)
     if command.idempotency is not None:
         identity = command.idempotency
         recorded = Recorded(
             fingerprint=identity.fingerprint,
-            keep_until_ms=replay.keep_until_ms(command, changes, at_ms),
+            keep_until_ms=replay.keep_until_ms(command, changes, entry.at_ms),
             status=reply.status,
             body=reply.body,
             reservation_id=reply.reservation_id,

@@ -45,7 +45,8 @@ def evaluate(snapshot: Snapshot, command: Extend, now_ms: int) -> Lengthen | Ref
     if now_ms > row.expires_at_ms:
         return guards.lapsed(row, f"the lease ended at {row.expires_at_ms}; grace is for settling")
     expires_at_ms = row.expires_at_ms + command.extend_by_ms
-    if row.extensions >= row.extensions_max or expires_at_ms > AMOUNT_MAX:
+    unstorable = expires_at_ms + row.grace_ms > AMOUNT_MAX
+    if row.extensions >= row.extensions_max or unstorable:
         return Refused(
             ErrorCode.MAX_EXTENSIONS_EXCEEDED,
             f"Reservation {row.reservation_id} has used all of its {row.extensions_max} extensions",
