@@ -33,22 +33,25 @@ PLANES = {
 SUBJECT_LEVELS = {"tenant", "workspace", "app", "workflow", "agent", "toolset"}
 HEALTH = ("/health/live", "/health/ready")
 
-# What the protocol's error table says (section 9). A code with two statuses lists both.
-STATUS_OF: dict[str, set[int]] = {
-    "INVALID_REQUEST": {400, 405, 408, 413, 431},
-    "UNIT_MISMATCH": {400},
-    "UNAUTHORIZED": {401},
-    "FORBIDDEN": {403},
-    "INSUFFICIENT_PERMISSIONS": {403},
-    **dict.fromkeys(("NOT_FOUND", "TENANT_NOT_FOUND", "BUDGET_NOT_FOUND"), {404}),
-    **dict.fromkeys(("BUDGET_EXCEEDED", "BUDGET_FROZEN", "BUDGET_CLOSED"), {409}),
-    **dict.fromkeys(("OVERDRAFT_LIMIT_EXCEEDED", "DEBT_OUTSTANDING", "TENANT_CLOSED"), {409}),
-    **dict.fromkeys(("RESERVATION_FINALIZED", "MAX_EXTENSIONS_EXCEEDED"), {409}),
-    **dict.fromkeys(("IDEMPOTENCY_MISMATCH", "DUPLICATE_RESOURCE"), {409}),
-    **dict.fromkeys(("KEY_REVOKED", "KEY_EXPIRED"), {409}),
-    "RESERVATION_EXPIRED": {410},
-    "LIMIT_EXCEEDED": {429},
-    "INTERNAL_ERROR": {500},
+# What the protocol's error table says (section 9), and its INVALID_REQUEST for what is bad HTTP.
+CODES: dict[int, set[str]] = {
+    400: {"INVALID_REQUEST", "UNIT_MISMATCH"},
+    401: {"UNAUTHORIZED"},
+    403: {"FORBIDDEN", "INSUFFICIENT_PERMISSIONS"},
+    404: {"NOT_FOUND", "TENANT_NOT_FOUND", "BUDGET_NOT_FOUND"},
+    405: {"INVALID_REQUEST"},
+    408: {"INVALID_REQUEST"},
+    409: {
+        *("BUDGET_EXCEEDED", "BUDGET_FROZEN", "BUDGET_CLOSED", "TENANT_CLOSED"),
+        *("OVERDRAFT_LIMIT_EXCEEDED", "DEBT_OUTSTANDING", "MAX_EXTENSIONS_EXCEEDED"),
+        *("RESERVATION_FINALIZED", "IDEMPOTENCY_MISMATCH", "DUPLICATE_RESOURCE"),
+        *("KEY_REVOKED", "KEY_EXPIRED"),
+    },
+    410: {"RESERVATION_EXPIRED"},
+    413: {"INVALID_REQUEST"},
+    429: {"LIMIT_EXCEEDED"},
+    431: {"INVALID_REQUEST"},
+    500: {"INTERNAL_ERROR"},
 }
 DENIALS = {
     *("BUDGET_EXCEEDED", "BUDGET_FROZEN", "BUDGET_CLOSED", "TENANT_CLOSED"),
@@ -123,11 +126,13 @@ def hook(response: Any) -> None:
     """Check a response of httpx or httpx2: `Client(event_hooks={"response": [hook]})`."""
     response.read()
     request = response.request
-    check(request.method, str(request.url), response.status_code, response.headers, response.content)
+    check(
+        request.method, str(request.url), response.status_code, response.headers, response.content
+    )
 
 
 async def hook_async(response: Any) -> None:
-    """Check a response of an async client: `AsyncClient(event_hooks={"response": [hook_async]})`."""
+    """Check a response of an async client, as `hook` does."""
     await response.aread()
     hook(response)
 
@@ -184,9 +189,10 @@ def _sums(value: Any, path: str) -> Iterator[str]:
 
 
 def _page(document: Any) -> Iterator[str]:
-    if isinstance(document, dict) and "has_more" in document:
-        if document["has_more"] != ("next_cursor" in document):
-            yield "has_more must be true exactly when next_cursor is present"
+    if isinstance(document, dict) and document.get("has_more", False) != (
+        "next_cursor" in document
+    ):
+        yield "has_more must be true exactly when next_cursor is present"
 
 
 def _error(document: Any, status: int, heads: Mapping[str, str]) -> Iterator[str]:
@@ -197,7 +203,7 @@ def _error(document: Any, status: int, heads: Mapping[str, str]) -> Iterator[str
         if document.get(field) != heads.get(header):
             yield f"{field} {document.get(field)!r} is not the header's {heads.get(header)!r}"
     code = document.get("error")
-    if status not in STATUS_OF.get(str(code), set()):
+    if code not in CODES.get(status, set()):
         yield f"{code} does not go with status {status}"
     if not document.get("message"):
         yield "message is missing or empty"
@@ -208,9 +214,7 @@ def _error(document: Any, status: int, heads: Mapping[str, str]) -> Iterator[str
         yield "deny_detail.suggested_fix has more than 512 characters"
 
 
-def _schema(
-    method: str, path: str, query: set[str], status: int, document: Any
-) -> Iterator[str]:
+def _schema(method: str, path: str, query: set[str], status: int, document: Any) -> Iterator[str]:
     if ABSENT is not None:
         return
     uri = _schema_uri(method, path, query, status)
@@ -241,7 +245,7 @@ def _operation(method: str, path: str, *, admin_form: bool) -> Operation | None:
     """Return the operation; a path of both planes is the runtime's unless the query says else."""
     matching = [
         operation
-        for operation in _operations()
+        for operation in operations()
         if operation.method == method and operation.path.fullmatch(path)
     ]
     # A literal path such as /budgets/lookup wins over one with a parameter.
@@ -267,7 +271,8 @@ def documents() -> dict[str, Any]:
 
 
 @cache
-def _operations() -> tuple[Operation, ...]:
+def operations() -> tuple[Operation, ...]:
+    """Return every operation of both planes."""
     found: list[Operation] = []
     for plane, document in documents().items():
         for path, item in document["paths"].items():

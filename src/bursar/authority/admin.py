@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from bursar import ids
 from bursar.authority import render
-from bursar.authority.authority import Authority, idempotency, origin, require_permission
+from bursar.authority.authority import (
+    Authority,
+    idempotency,
+    origin,
+    require_permission,
+    require_reach,
+)
 from bursar.authority.call import Answer, Call, refuse
 from bursar.authority.paging import SEARCH_LENGTH_MAX, Query
 from bursar.authority.principal import capabilities, hash_secret
@@ -153,7 +159,7 @@ async def create_budget(authority: Authority, call: Call) -> Answer:
     request = decode(wire.BudgetCreateRequest, call.body)
     tenant = _owner(call, request.tenant_id)
     scope = _scope(request.scope, tenant)
-    _reaches(call, scope)
+    require_reach(call.principal, scope)
     for name in ("allocated", "overdraft_limit"):
         sent = getattr(request, name)
         if sent is not None and sent.unit is not request.unit:
@@ -218,14 +224,15 @@ async def list_budgets(authority: Authority, call: Call) -> Answer:
         after=query.after("budgets"),
     )
     page = authority.reader.budgets(wanted)
-    return Answer(200, query.page("ledgers", [render.budget(row) for row in page.rows], page))
+    rows = [render.budget(row) for row in page.rows if call.principal.reaches(row.scope)]
+    return Answer(200, query.page("ledgers", rows, page))
 
 
 async def lookup_budget(authority: Authority, call: Call) -> Answer:
     """`GET /v1/admin/budgets/lookup?scope&unit`: exact match."""
     _may(call, Permission.BUDGETS_READ)
     tenant, scope, unit = _named(call)
-    _reaches(call, scope)
+    require_reach(call.principal, scope)
     row = authority.reader.budget(tenant, scope, unit)
     if row is None:
         raise refuse(ErrorCode.BUDGET_NOT_FOUND, f"Budget not found: scope {scope}, unit {unit}")
@@ -242,7 +249,7 @@ async def fund_budget(authority: Authority, call: Call) -> Answer:
             "tenant_id: query parameter is required when using admin key authentication",
         )
     tenant, scope, unit = _named(call)
-    _reaches(call, scope)
+    require_reach(call.principal, scope)
     key = request.idempotency_key
     identity = None
     if key is not None:
@@ -301,15 +308,6 @@ async def introspect(authority: Authority, call: Call) -> Answer:
 
 def _may(call: Call, permission: Permission) -> None:
     require_permission(call.principal, permission, ErrorCode.INSUFFICIENT_PERMISSIONS)
-
-
-def _reaches(call: Call, scope: str) -> None:
-    if not call.principal.reaches(scope):
-        raise refuse(
-            ErrorCode.FORBIDDEN,
-            f"{scope} is outside this API key's scope filter: "
-            f"{', '.join(call.principal.scope_filter)}",
-        )
 
 
 def _owner(call: Call, named: str | None) -> str:

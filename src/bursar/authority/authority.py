@@ -109,6 +109,15 @@ def require_permission(
         )
 
 
+def require_reach(principal: Principal, scope: str) -> None:
+    """Refuse a caller whose key's scope filter does not admit `scope`."""
+    if not principal.reaches(scope):
+        raise refuse(
+            ErrorCode.FORBIDDEN,
+            f"{scope} is outside this API key's scope filter: {', '.join(principal.scope_filter)}",
+        )
+
+
 def tenant_of(principal: Principal) -> str:
     """Return the caller's tenant; operations that call this are not open to the operator."""
     if principal.tenant is None:

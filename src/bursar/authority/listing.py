@@ -1,13 +1,14 @@
 """Reading the runtime plane: one reservation, lists of them, balances (protocol 8).
 
 The rule that lives here: a tenant sees its own rows and nothing else, whatever it asks
-for. Naming another tenant is refused, not answered with an empty list.
+for, and a key with a scope filter sees what lies within it: a page may then have fewer rows
+than its limit. Naming another tenant is refused, not answered with an empty list.
 """
 
 from __future__ import annotations
 
 from bursar.authority import render
-from bursar.authority.authority import Authority, require_permission, tenant_of
+from bursar.authority.authority import Authority, require_permission, require_reach, tenant_of
 from bursar.authority.call import Answer, Call, refuse
 from bursar.authority.paging import Query
 from bursar.authority.runtime import foreign, owner_of, reservation_id_of
@@ -28,6 +29,7 @@ async def get_reservation(authority: Authority, call: Call) -> Answer:
     row = authority.reader.reservation(owner, reservation_id)
     if row is None:
         raise refuse(ErrorCode.NOT_FOUND, f"Reservation not found: {reservation_id}")
+    require_reach(call.principal, row.scope_path)
     if row.status is ReservationStatus.EXPIRED:
         raise refuse(
             ErrorCode.RESERVATION_EXPIRED,
@@ -65,7 +67,11 @@ async def list_reservations(authority: Authority, call: Call) -> Answer:
     )
     include = {part.strip() for part in call.query.get("include", "").split(",")} & INCLUDABLE
     page = authority.reader.reservations(wanted)
-    rows = [render.reservation(row, include) for row in page.rows]
+    rows = [
+        render.reservation(row, include)
+        for row in page.rows
+        if call.principal.reaches(row.scope_path)
+    ]
     return Answer(200, query.page("reservations", rows, page))
 
 
@@ -92,7 +98,8 @@ async def get_balances(authority: Authority, call: Call) -> Answer:
         after=query.after("balances"),
     )
     page = authority.reader.budgets(wanted)
-    return Answer(200, query.page("balances", [render.balance(row) for row in page.rows], page))
+    rows = [render.balance(row) for row in page.rows if call.principal.reaches(row.scope)]
+    return Answer(200, query.page("balances", rows, page))
 
 
 def _ledgers(authority: Authority, call: Call, query: Query) -> Answer:
@@ -109,7 +116,8 @@ def _ledgers(authority: Authority, call: Call, query: Query) -> Answer:
         after=query.after("ledgers"),
     )
     page = authority.reader.budgets(wanted)
-    return Answer(200, query.page("balances", [render.budget(row) for row in page.rows], page))
+    rows = [render.budget(row) for row in page.rows if call.principal.reaches(row.scope)]
+    return Answer(200, query.page("balances", rows, page))
 
 
 def _tenant(call: Call, query: Query) -> str:

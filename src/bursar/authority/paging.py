@@ -12,10 +12,11 @@ import binascii
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from math import isfinite
 from typing import Any, TypeVar
 
 from bursar.authority.call import refuse
-from bursar.ledger.ports import After, Page
+from bursar.ledger.ports import After, Page, SortValue
 from bursar.vocabulary import AMOUNT_MAX, ErrorCode
 from bursar.wire.codec import encode, fingerprint
 from bursar.wire.timestamps import parse_timestamp
@@ -112,6 +113,8 @@ class Query:
         fits = not isinstance(value, int) or -AMOUNT_MAX <= value <= AMOUNT_MAX
         if version != CURSOR_VERSION or not known or not fits or not isinstance(row_id, str):
             raise _bad("cursor", "is not a cursor of this server")
+        if not (_storable(value) and _storable(row_id)):
+            raise _bad("cursor", "is not a cursor of this server")
         if bound != self._bound():
             raise _bad("cursor", "was made for other filters or another order; start again")
         return value, row_id
@@ -141,6 +144,13 @@ class Query:
 
     def _bound(self) -> str:
         return fingerprint(self.filters)[:16]
+
+
+def _storable(part: SortValue) -> bool:
+    """Return whether a store can compare with a value: no infinity, no lone surrogate."""
+    if isinstance(part, float):
+        return isfinite(part)
+    return not isinstance(part, str) or not any("\ud800" <= c <= "\udfff" for c in part)
 
 
 def _bad(name: str, problem: str) -> Exception:

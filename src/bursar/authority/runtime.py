@@ -13,6 +13,7 @@ from bursar.authority.authority import (
     idempotency,
     origin,
     require_permission,
+    require_reach,
     tenant_of,
 )
 from bursar.authority.call import Answer, Call, Refusal, refuse
@@ -87,7 +88,7 @@ async def commit(authority: Authority, call: Call) -> Answer:
         else _text(request.metrics.model_dump(exclude_none=True)),
         metadata=_maybe(request.metadata),
     )
-    return await _on_reservation(authority, command, reservation_id)
+    return await _on_reservation(authority, call, command, reservation_id)
 
 
 async def release(authority: Authority, call: Call) -> Answer:
@@ -103,7 +104,7 @@ async def release(authority: Authority, call: Call) -> Answer:
         reservation_id=reservation_id,
         reason=request.reason,
     )
-    return await _on_reservation(authority, command, reservation_id)
+    return await _on_reservation(authority, call, command, reservation_id)
 
 
 async def extend(authority: Authority, call: Call) -> Answer:
@@ -120,7 +121,7 @@ async def extend(authority: Authority, call: Call) -> Answer:
         extend_by_ms=request.extend_by_ms,
         metadata=_maybe(request.metadata),
     )
-    return await _on_reservation(authority, command, reservation_id)
+    return await _on_reservation(authority, call, command, reservation_id)
 
 
 async def debit(authority: Authority, call: Call) -> Answer:
@@ -167,8 +168,14 @@ def foreign(reservation_id: str) -> Refusal:
     return refuse(ErrorCode.FORBIDDEN, f"Reservation {reservation_id} belongs to another tenant")
 
 
-async def _on_reservation(authority: Authority, command: AnyCommand, reservation_id: str) -> Answer:
+async def _on_reservation(
+    authority: Authority, call: Call, command: AnyCommand, reservation_id: str
+) -> Answer:
     """Execute a command on a reservation; one that is another tenant's is 403, not 404."""
+    if call.principal.scope_filter:  # the scope of a reservation never changes: read it ahead
+        row = authority.reader.reservation(command.tenant, reservation_id)
+        if row is not None:
+            require_reach(call.principal, row.scope_path)
     try:
         return await authority.answer(command)
     except Refusal as refusal:
@@ -189,12 +196,7 @@ def _admitted(call: Call, subject: wire.Subject) -> tuple[str, tuple[str, ...]]:
         )
     named = {kind: getattr(subject, kind) for kind in SCOPE_KINDS}
     path = scopes.derive({kind: value for kind, value in named.items() if value is not None})
-    if not call.principal.reaches(path[-1]):
-        raise refuse(
-            ErrorCode.FORBIDDEN,
-            f"{path[-1]} is outside this API key's scope filter: "
-            f"{', '.join(call.principal.scope_filter)}",
-        )
+    require_reach(call.principal, path[-1])
     return tenant, path
 
 

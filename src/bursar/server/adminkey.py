@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bursar import ids
-from bursar.server.settings import ADMIN_KEY_LENGTH_MIN, Settings
+from bursar.server.settings import ADMIN_KEY_LENGTH_MIN, Settings, is_header_text
 
 
 class AdminKeyError(Exception):
@@ -76,8 +76,8 @@ def _kept(file: Path) -> str:
 def _read(file: Path) -> str:
     if file.stat().st_mode & 0o077:
         raise AdminKeyError(f"admin key file {file} is open to others; run: chmod 600 {file}")
-    key = file.read_text("utf-8").strip()
-    if len(key) < ADMIN_KEY_LENGTH_MIN:
+    key = file.read_bytes().decode("utf-8", "replace").strip()
+    if len(key) < ADMIN_KEY_LENGTH_MIN or not is_header_text(key):
         raise AdminKeyError(
             f"admin key file {file} holds no usable key; delete it to have one generated, or set "
             "BURSAR_ADMIN_KEY"

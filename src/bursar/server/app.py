@@ -18,12 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bursar import ids
 from bursar.authority.authority import Authority
-from bursar.authority.call import Answer, Call
+from bursar.authority.call import Answer, Call, Refusal
 from bursar.clock import Clock
 from bursar.flow import run_sync
+from bursar.ledger.batcher import Closed
+from bursar.ledger.ports import StoreError
 from bursar.server import health
 from bursar.server.auth import Authenticator
-from bursar.server.respond import HttpError, error_answer
+from bursar.server.respond import HttpError, Interrupted, error_answer
 from bursar.server.routes import ROUTES, ApiRoute
 from bursar.server.settings import Settings
 from bursar.server.tracing import trace_id
@@ -84,16 +86,15 @@ class _Envelope:
 
         try:
             await self._app(scope, receive, send_with_ids)
-        except Exception as error:
+        except asyncio.CancelledError:
+            # The time to finish after a signal is over; this ends the request's own task.
+            if status == 0:
+                answer, _ = error_answer(Interrupted(), request_id, trace)
+                await _send(send_with_ids, answer, {"connection": "close"})
+        except Exception as error:  # noqa: BLE001 - whatever fails, the caller gets an error body
             answer, extra = error_answer(error, request_id, trace)
             if answer.status >= 500:
-                log.error(
-                    "request failed",
-                    request_id=request_id,
-                    trace_id=trace,
-                    path=scope["path"],
-                    exc_info=error,
-                )
+                _log_failure(error, request_id, trace, scope["path"])
             if status == 0:
                 await _send(send_with_ids, answer, extra)
         log.debug(
@@ -105,6 +106,22 @@ class _Envelope:
             request_id=request_id,
             trace_id=trace,
         )
+
+
+def _log_failure(error: Exception, request_id: str, trace: str, path: str) -> None:
+    """Write down a request that failed; what was foreseen needs no traceback.
+
+    While a disk is full every request fails, and its log must not fill the next disk.
+    """
+    foreseen = isinstance(error, StoreError | Closed | Refusal)
+    log.error(
+        "request failed",
+        request_id=request_id,
+        trace_id=trace,
+        path=path,
+        reason=str(error),
+        exc_info=None if foreseen else error,
+    )
 
 
 class _Endpoint:
@@ -245,5 +262,11 @@ def _query(raw: bytes) -> Mapping[str, str]:
 
 
 def _text(headers: Headers, name: bytes) -> str | None:
+    """Return a header as text: UTF-8 as JSON has it, so that a key in both is the same."""
     value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

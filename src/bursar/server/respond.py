@@ -32,6 +32,10 @@ class HttpError(Exception):
         self.headers = headers or {}
 
 
+class Interrupted(Exception):
+    """The server stopped before the request was finished; what became of it is not known."""
+
+
 def error_answer(error: Exception, request_id: str, trace_id: str) -> tuple[Answer, dict[str, str]]:
     """Return the answer and extra headers for an exception."""
     match error:
@@ -69,6 +73,11 @@ def internal_message(error: Exception) -> str:
             return (
                 "The ledger could not be read or written; nothing was changed. Send the same "
                 "request again; if it keeps failing, an operator must look at the server's log"
+            )
+        case Interrupted():
+            return (
+                "The server stopped before it could answer; this may or may not have happened. "
+                "Send the same request again with the same idempotency key"
             )
         case Closed():
             return "The server is shutting down; nothing was changed. Send the same request again"

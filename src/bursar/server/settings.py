@@ -181,6 +181,11 @@ def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settin
     return settings
 
 
+def is_header_text(text: str) -> bool:
+    """Return whether every client can send `text` in a header, and it arrives unchanged."""
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
 def _read(setting: Setting, given: Any, source: str) -> Any:
     if setting.type is not int:
         return str(given)
@@ -209,6 +214,11 @@ def _check(settings: Settings) -> None:
     if settings.log_level not in LOG_LEVELS:
         raise SettingError(
             f"log_level: must be one of {', '.join(LOG_LEVELS)}, got {settings.log_level!r}"
+        )
+    if not is_header_text(settings.admin_key):
+        raise SettingError(
+            "admin_key: must be printable ASCII without spaces around it, since it travels in a "
+            "header"
         )
     if settings.admin_key and len(settings.admin_key) < ADMIN_KEY_LENGTH_MIN:
         raise SettingError(

@@ -1,7 +1,8 @@
 """Which trace a request belongs to (protocol 7, W3C Trace Context).
 
 The rule that lives here: a valid `traceparent` wins over a valid `X-Cycles-Trace-Id`,
-which wins over a fresh id. A malformed header is ignored and never rejects a request.
+which wins over a fresh id. A malformed header is ignored and never rejects a request. The
+protocol knows version 00 of `traceparent` alone; another version counts as malformed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 
 from bursar.ids import new_trace_id
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?", re.S)
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _ZERO_TRACE, _ZERO_SPAN = "0" * 32, "0" * 16
 
@@ -19,17 +20,11 @@ def trace_id(traceparent: str | None, trace_header: str | None) -> str:
     """Return the trace id of a request from its two headers, or a fresh one."""
     if traceparent is not None:
         match = _TRACEPARENT.fullmatch(traceparent.strip())
-        if match is not None and _acceptable(*match.groups()):
-            return match.group(2)
+        if match is not None and match[1] != _ZERO_TRACE and match[2] != _ZERO_SPAN:
+            return match[1]
     if trace_header is not None:
         found = trace_header.strip().lower()
         if _TRACE_ID.fullmatch(found) and found != _ZERO_TRACE:
             return found
     return new_trace_id()
 
-
-def _acceptable(version: str, trace: str, span: str, rest: str | None) -> bool:
-    """Version ff is invalid, version 00 has nothing after the flags, zero ids mean none."""
-    if version == "ff" or (version == "00" and rest is not None):
-        return False
-    return trace != _ZERO_TRACE and span != _ZERO_SPAN

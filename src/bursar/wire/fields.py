@@ -30,7 +30,7 @@ from bursar.vocabulary import (
     TenantStatus,
     Unit,
 )
-from bursar.wire.timestamps import parse_timestamp
+from bursar.wire.timestamps import format_timestamp, parse_timestamp
 
 INT64_MIN, INT64_MAX = -(2**63), AMOUNT_MAX
 FREE_INT_MAX = 2**64 - 1
@@ -149,8 +149,12 @@ def _check_text(value: str) -> None:
 
 
 def checked_timestamp(value: str) -> str:
-    """Return `value` if `parse_timestamp` understands it, else raise `ValueError`."""
-    parse_timestamp(value)
+    """Return `value` if it is a date-time that can be shown again in UTC, else raise.
+
+    Raises:
+        ValueError: it is not a date-time, or its offset takes it out of the years 1 to 9999.
+    """
+    format_timestamp(parse_timestamp(value))
     return value
 
 

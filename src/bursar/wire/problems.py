@@ -153,6 +153,10 @@ def status_of(code: ErrorCode) -> int:
     return PROBLEMS[code].status
 
 
+MESSAGE_LENGTH_MAX = 4_000
+"""A message quotes what was sent, and a megabyte of that helps nobody."""
+
+
 def problem(
     code: ErrorCode,
     message: str,
@@ -163,10 +167,14 @@ def problem(
     """Return the body of an error response; `details` is left out when there are none."""
     body: dict[str, object] = {
         "error": code.value,
-        "message": message,
+        "message": message if len(message) <= MESSAGE_LENGTH_MAX else _cut(message),
         "request_id": request_id,
         "trace_id": trace_id,
     }
     if details:
         body["details"] = dict(details)
     return body
+
+
+def _cut(message: str) -> str:
+    return message[: MESSAGE_LENGTH_MAX - 1] + "…"

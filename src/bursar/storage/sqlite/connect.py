@@ -7,21 +7,25 @@ when told. Every `sqlite3` error leaves this package as a `StoreError`, in one t
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import IO
+from urllib.parse import quote
 
 from bursar import ids
 from bursar.ledger.ports import StoreError, StoreFull, StoreUnusable
+from bursar.storage.sqlite.claim import Claim
 
 APPLICATION_ID = 0x42525352  # "BRSR", so that a foreign SQLite file is recognised
-MAGIC = b"SQLite format 3\x00"
 BUSY_TIMEOUT_S = 10.0
+PAGE_BYTES_MIN = 512  # of any SQLite database
+# The module fails to decode SQLite's own message where that quotes text that a fault has damaged.
+DAMAGED = (sqlite3.Error, UnicodeDecodeError)
 QUICK_CHECK_MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -36,7 +40,11 @@ def usable(path: Path) -> Iterator[None]:
             f"{path} cannot be used: {name}: {error.strerror}; check the path and its permissions, "
             "or name another --store file"
         ) from error
-    except sqlite3.Error as error:
+    except DAMAGED as error:
+        if getattr(error, "sqlite_errorname", None) == "SQLITE_NOTADB":
+            raise StoreUnusable(
+                f"{path} is not a SQLite database; name another --store file"
+            ) from error
         raise StoreUnusable(
             f"{path} cannot be opened as a ledger: {error}; restore it from a backup, or name "
             "another --store file"
@@ -48,17 +56,22 @@ def translated(doing: str) -> Iterator[None]:
     """Turn `sqlite3` errors into `StoreError`s that say what was being done."""
     try:
         yield
-    except sqlite3.Error as error:
+    except DAMAGED as error:
         name = getattr(error, "sqlite_errorname", None) or type(error).__name__
         if name == "SQLITE_FULL":
             raise StoreFull(f"{doing}: no space left for the ledger file") from error
         raise StoreError(f"{doing}: {error} ({name})") from error
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Return a connection in autocommit mode, ready for WAL and full durability."""
+def connect(path: Path, *, read_only: bool = False, untouched: bool = False) -> sqlite3.Connection:
+    """Return a connection in autocommit mode, ready for WAL and full durability.
+
+    One that leaves everything `untouched` does not even tidy up when it is closed, as others
+    do: it keeps a write-ahead log that a crash has left.
+    """
     connection = sqlite3.connect(
-        path,
+        f"file:{quote(os.fsencode(path))}?mode={'ro' if untouched else 'rwc'}",
+        uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
@@ -82,48 +95,29 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(name.split("_")[0]), (folder / name).read_text("utf-8")) for name in files]
 
 
-def claim(path: Path) -> IO[str]:
-    """Take the file for one server; the claim ends with the process, however it ends.
-
-    Raises:
-        StoreUnusable: another server has it.
-    """
-    claimed = open(path.with_name(path.name + ".lock"), "a+", encoding="utf-8")  # noqa: SIM115 - held open for as long as the claim lasts
-    try:
-        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        claimed.seek(0)
-        owner = claimed.read().strip() or "unknown"
-        claimed.close()
-        raise StoreUnusable(
-            f"{path} is in use by another server (process {owner}); stop it first, or give this "
-            "one a --store of its own"
-        ) from error
-    claimed.truncate(0)
-    claimed.write(f"{os.getpid()}\n")
-    claimed.flush()
-    return claimed
-
-
-def prepare(path: Path, *, create: bool, migrate: bool) -> None:
-    """Make sure that `path` is a ledger of the current schema, creating it where allowed.
+def prepare(path: Path, *, create: bool, migrate: bool, claim: Claim | None) -> None:
+    """Make sure that `path` is a whole ledger of the current schema, creating it where allowed.
 
     Raises:
         StoreUnusable: it is not, and the message says what it is and what to do.
     """
     refuse_impossible(path, create=create)
     # Its owner's alone from the first byte on; SQLite gives its own files the same permissions.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) not in (MAGIC, b""):
-            raise StoreUnusable(f"{path} is not a SQLite database; name another --store file")
-    connection = connect(path)
-    try:
-        if _is_blank(connection):
+    # An existing file is never opened here: closing it would drop the locks that another
+    # connection of this process has on it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if 0 < path.stat().st_size < PAGE_BYTES_MIN:  # SQLite would take one byte for an empty file
+        raise StoreUnusable(f"{path} is not a SQLite database; name another --store file")
+    # What a crash has left is evidence until the ledger has proved to be whole.
+    with closing(connect(path, untouched=_has_log(path))) as connection:
+        due = _is_blank(connection) or _is_due(connection, path, migrate)
+        if not due:
+            _verify(connection, path, claim)
+    if due:
+        with closing(connect(path)) as connection:
             _migrate(connection)
-        _verify(connection, path, migrate)
-    finally:
-        connection.close()
+            _verify(connection, path, claim)
 
 
 def refuse_impossible(path: Path, *, create: bool) -> None:
@@ -137,6 +131,12 @@ def refuse_impossible(path: Path, *, create: bool) -> None:
     target = path if path.exists() else path.parent
     if not os.access(target, os.W_OK):
         raise StoreUnusable(f"{target} is not writable by this user")
+
+
+def _has_log(path: Path) -> bool:
+    """Return whether there is a write-ahead log: a crash left it, or someone is at work."""
+    log = path.with_name(path.name + "-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:
@@ -159,7 +159,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     The journal mode cannot change inside a transaction and comes first. The version is read
     inside: of several processes that open a new file at once, one creates it.
     """
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("BEGIN IMMEDIATE")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -174,6 +174,20 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal mode; while another process does the same SQLite does not wait for it."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
 def _statements(sql: str) -> Iterator[str]:
     """Yield the statements of a script; `executescript` would end the transaction first."""
     statement = ""
@@ -184,7 +198,8 @@ def _statements(sql: str) -> Iterator[str]:
             statement = ""
 
 
-def _verify(connection: sqlite3.Connection, path: Path, migrate: bool) -> None:
+def _is_due(connection: sqlite3.Connection, path: Path, migrate: bool) -> bool:
+    """Return whether this ledger is of an older schema and may be migrated."""
     found = connection.execute("PRAGMA application_id").fetchone()[0]
     if found != APPLICATION_ID:
         raise StoreUnusable(
@@ -200,18 +215,23 @@ def _verify(connection: sqlite3.Connection, path: Path, migrate: bool) -> None:
         damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise StoreUnusable(f"{path} is corrupt: {damage}; restore it from a backup")
-    if version < newest:
-        if not migrate:
-            raise StoreUnusable(
-                f"{path} has schema {version}, this program needs {newest}; back it up and start "
-                "once with --migrate"
-            )
-        _migrate(connection)
-    _verify_tables(connection, path)
+    if version < newest and not migrate:
+        raise StoreUnusable(
+            f"{path} has schema {version}, this program needs {newest}; back it up and start "
+            "once with --migrate"
+        )
+    return bool(version < newest)
 
 
-def _verify_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that the tables are there and that every log ends where its head says."""
+def _extent(connection: sqlite3.Connection) -> tuple[str, int]:
+    """Return which ledger this is, and how many entries all its logs have."""
+    pepper = connection.execute("SELECT value FROM meta WHERE name = 'pepper'").fetchone()[0]
+    entries = connection.execute("SELECT coalesce(sum(seq), 0) FROM head").fetchone()[0]
+    return hashlib.sha256(pepper).hexdigest()[:16], entries
+
+
+def _verify(connection: sqlite3.Connection, path: Path, claim: Claim | None) -> None:
+    """Check that every log ends where its head says, budgets add up, and nothing is missing."""
     if connection.execute("SELECT value FROM meta WHERE name = 'pepper'").fetchone() is None:
         raise StoreUnusable(f"{path} has lost its pepper; restore it from a backup")
     torn = connection.execute(
@@ -232,3 +252,5 @@ def _verify_tables(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: budget {broken[1]} ({broken[2]}) of tenant {broken[0]} breaks "
             "allocated = remaining + spent + reserved + debt; restore it from a backup"
         )
+    if claim is not None:
+        claim.compare(*_extent(connection))

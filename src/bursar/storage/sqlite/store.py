@@ -13,11 +13,11 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import IO
 
 from bursar.core.reads import Reads
 from bursar.ledger.ports import StoreError, StoreOutcomeUnknown, Work
 from bursar.storage.sqlite import connect as opening
+from bursar.storage.sqlite.claim import Claim
 from bursar.storage.sqlite.load import load
 from bursar.storage.sqlite.reader import SqliteReader
 from bursar.storage.sqlite.save import save
@@ -34,11 +34,11 @@ class SqliteStore:
     (`exclusive`), so that a second server is told and does not start.
     """
 
-    def __init__(self, path: Path, claimed: IO[str] | None) -> None:
+    def __init__(self, path: Path, claim: Claim | None) -> None:
         """Connect to a prepared file; use `open` instead."""
         self.path = path
         self.reader = SqliteReader(path)
-        self._claimed = claimed
+        self._claim = claim
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = opening.connect(path)
         self._wal = path.with_name(path.name + "-wal")
@@ -67,14 +67,14 @@ class SqliteStore:
         path = path.absolute()
         with opening.usable(path):
             opening.refuse_impossible(path, create=create)
-            claimed = opening.claim(path) if exclusive else None
+            claim = Claim(path) if exclusive else None
         try:
             with opening.usable(path):
-                opening.prepare(path, create=create, migrate=migrate)
-                return cls(path, claimed)
+                opening.prepare(path, create=create, migrate=migrate, claim=claim)
+                return cls(path, claim)
         except BaseException:
-            if claimed is not None:
-                claimed.close()
+            if claim is not None:
+                claim.close()
             raise
 
     def transact(self, reads: Reads, work: Work) -> None:
@@ -87,11 +87,14 @@ class SqliteStore:
                 self._connection = connection
                 try:
                     connection.execute("BEGIN IMMEDIATE")
-                    save(connection, work(load(connection, reads)))
+                    saves = work(load(connection, reads))
+                    save(connection, saves)
                 except BaseException:
                     self._roll_back(connection)
                     raise
                 self._commit(connection)
+            if self._claim is not None:
+                self._claim.acknowledged(len(saves.entries))
         self._watch_size()
 
     def _commit(self, connection: sqlite3.Connection) -> None:
@@ -159,6 +162,6 @@ class SqliteStore:
         with self._lock:
             self.reader.close()
             self._drop_connection()  # closing the last one moves the log; that can wait
-        if self._claimed is not None:
-            self._claimed.close()
-            self._claimed = None
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
