@@ -110,6 +110,7 @@ def of_budget(row: Budget) -> Facts:
         "debt": row.debt,
         "limit": row.overdraft_limit,
         "over": row.is_over_limit,
+        "made": when(row.created_at_ms),
         "updated": when(row.updated_at_ms),
     }
 
@@ -130,8 +131,12 @@ def of_reservation(row: Reservation) -> Facts:
 
 
 def of_tenant(row: Tenant) -> Facts:
-    times = {"closed": when(row.closed_at_ms), "made": when(row.created_at_ms)}
-    return shown(row.status), times | {"name": row.name}
+    return shown(row.status), {
+        "name": row.name,
+        "made": when(row.created_at_ms),
+        "updated": when(row.updated_at_ms),
+        "closed": when(row.closed_at_ms),
+    }
 
 
 def of_key(row: ApiKey) -> Facts:

@@ -9,7 +9,7 @@ LIFE = scenarios("""
 given tenant acme
 tick 5s
 create_budget acme/agent:bot 1000 limit=50  -> ACTIVE created=yes allocated=1000 remaining=1000
-budget acme/agent:bot  -> ACTIVE reserved=0 spent=0 debt=0 limit=50 over=no updated=5s
+budget acme/agent:bot  -> ACTIVE reserved=0 spent=0 debt=0 limit=50 over=no made=5s updated=5s
 
 == scope and unit together name a budget; a second one is refused
 given tenant acme

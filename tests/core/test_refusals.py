@@ -29,6 +29,7 @@ class Case:
     remaining: int | None = None
     reason: str | None = None
     details: dict[str, object] = field(default_factory=dict)
+    in_conflict: bool = False
 
     def __str__(self) -> str:
         return f"{self.code}: {self.request}"
@@ -331,6 +332,7 @@ OPERATORS = [
         "unfreeze acme",
         ErrorCode.INVALID_REQUEST,
         "Budget tenant:acme (USD_MICROCENTS) is already active",
+        in_conflict=True,
     ),
     Case(
         RESERVED,
@@ -338,6 +340,7 @@ OPERATORS = [
         ErrorCode.INVALID_REQUEST,
         "Budget tenant:acme still holds 300 USD_MICROCENTS for live reservations; freeze it and "
         "close it once they have settled",
+        in_conflict=True,
     ),
     Case(
         ["given tenant acme status=SUSPENDED"],
@@ -388,5 +391,6 @@ def test_what_a_refusal_says(case: Case) -> None:
         remaining=case.remaining,
         fix=case.fix,
         details=case.details,
+        in_conflict=case.in_conflict,
     )
     assert expected == refused

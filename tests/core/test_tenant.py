@@ -7,7 +7,7 @@ from core.table import Scenario, play, scenarios
 CREATES = scenarios("""
 == a tenant is created once; case 68: the same name again is the stored record, another is refused
 tick 5s
-create_tenant acme name=Acme  -> ACTIVE created=yes made=5s
+create_tenant acme name=Acme  -> ACTIVE created=yes made=5s updated=5s
 tick 5s
 create_tenant acme name=Acme  -> ACTIVE created=no made=5s
 create_tenant acme name=Emca  -> DUPLICATE_RESOURCE says="already exists under the name 'Acme'"
@@ -45,7 +45,7 @@ commit b 50
 debit e 600 overage=AWO
 tick 9s
 log acme                  -> 6
-close_tenant acme         -> CLOSED closed=9s
+close_tenant acme         -> CLOSED closed=9s updated=9s made=0s
 log acme                  -> 7 last=CloseTenant
 tenant acme               -> CLOSED closed=9s
 budget acme               -> CLOSED allocated=1000 remaining=350 reserved=0 spent=650 updated=9s

@@ -25,12 +25,14 @@ _DENIALS = frozenset(
     }
 )
 FIX_LENGTH_MAX = 512
+CONFLICT = 409
 
 
 def answer(refused: Refused, request_id: str, trace_id: str) -> Answer:
     """Return the error response for a refusal."""
     body = problem(refused.code, refused.message, request_id, trace_id, details(refused))
-    return Answer(status_of(refused.code), encode(body))
+    status = CONFLICT if refused.in_conflict else status_of(refused.code)
+    return Answer(status, encode(body))
 
 
 def details(refused: Refused) -> dict[str, Any]:

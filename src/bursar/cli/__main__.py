@@ -29,19 +29,14 @@ def main() -> None:
     try:
         code = app(exit_on_error=False, print_error=False)
     except CommandError as error:
-        _complain(error)
+        print(f"bursar: {error}", file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except CycloptsError as error:
-        _complain(error)
+        print("bursar:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _complain(error: Exception) -> None:
-    """Say what went wrong on one line of standard error, whatever the message is made of."""
-    print("bursar:", " ".join(str(error).split("\n")), file=sys.stderr)
 
 
 if __name__ == "__main__":

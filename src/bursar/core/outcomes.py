@@ -25,6 +25,8 @@ class Refused:
         remaining: what that scope has left, in the command's unit.
         fix: the cheapest change that would let the command pass.
         details: further machine-readable facts (unit mismatch).
+        in_conflict: the request is in order, the state is not; tells an INVALID_REQUEST that
+            may pass later (409) from one that never can (400).
     """
 
     code: ErrorCode
@@ -34,6 +36,7 @@ class Refused:
     remaining: int | None = None
     fix: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+    in_conflict: bool = False
 
     @property
     def reason_code(self) -> str:

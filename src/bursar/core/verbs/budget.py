@@ -6,6 +6,8 @@
 | FROZEN | INVALID_REQUEST | ACTIVE          | CLOSED, if nothing is held |
 | CLOSED | BUDGET_CLOSED   | BUDGET_CLOSED   | BUDGET_CLOSED             |
 
+An INVALID_REQUEST here travels as 409: the request is in order, the state is not.
+
 A budget with live holds cannot be closed alone: the reservations would later settle into
 nothing, and that spend would be unaccounted. Freeze it and let them settle first. The
 tenant's close releases the reservations in the same step and so may close everything.
@@ -84,6 +86,7 @@ def evaluate_close(snapshot: Snapshot, command: CloseBudget, now_ms: int) -> Tur
             ErrorCode.INVALID_REQUEST,
             f"Budget {budget.scope} still holds {budget.reserved} {budget.unit} for live "
             "reservations; freeze it and close it once they have settled",
+            in_conflict=True,
         )
     return Turn(budget.closed(now_ms))
 
@@ -118,5 +121,6 @@ def _turn(
         return Refused(
             ErrorCode.INVALID_REQUEST,
             f"Budget {budget.scope} ({budget.unit}) is already {budget.status.lower()}",
+            in_conflict=True,
         )
     return Turn(replace(budget, status=after, updated_at_ms=now_ms))

@@ -214,7 +214,8 @@ def _is_due(connection: sqlite3.Connection, path: Path, migrate: bool) -> bool:
     if path.stat().st_size <= QUICK_CHECK_MAX_BYTES:  # seconds on a large file: an audit's job
         damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
-            raise StoreUnusable(f"{path} is corrupt: {damage}; restore it from a backup")
+            found = " ".join(damage.split())  # on one line
+            raise StoreUnusable(f"{path} is corrupt: {found}; restore it from a backup")
     if version < newest and not migrate:
         raise StoreUnusable(
             f"{path} has schema {version}, this program needs {newest}; back it up and start "
