@@ -9,7 +9,8 @@ import sys
 import pytest
 
 SECRET = "cyc_live_hunter2hunter2"
-FAILS = f"""
+FAILS = """
+import os
 import structlog
 from bursar.server import logs
 
@@ -19,7 +20,7 @@ def endpoint(headers):
 
 logs.configure("info")
 try:
-    endpoint({{b"x-cycles-api-key": b"{SECRET}"}})
+    endpoint({"x-cycles-api-key": os.environ["GIVEN"]})
 except RuntimeError as error:
     structlog.get_logger().error("request failed", exc_info=error)
 """
@@ -29,7 +30,9 @@ ENDS_WITHIN_S = 30
 def written(*, watched: bool) -> str:
     """Return what goes to standard error, seen by a person (`watched`) or by a program."""
     outer, inner = pty.openpty() if watched else os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", FAILS], stderr=inner)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAILS], stderr=inner, env=os.environ | {"GIVEN": SECRET}
+    )
     os.close(inner)
     parts = []
     try:

@@ -53,6 +53,7 @@ from bursar.wire.timestamps import format_timestamp, parse_timestamp
 
 KEY_LIFETIME_MS = 90 * 86_400_000
 REASON_LENGTH_MAX = 512
+IDEMPOTENCY_KEY_LENGTH_MAX = 256
 
 
 async def create_tenant(authority: Authority, call: Call) -> Answer:
@@ -250,10 +251,12 @@ async def fund_budget(authority: Authority, call: Call) -> Answer:
         )
     tenant, scope, unit = _named(call)
     require_reach(call.principal, scope)
-    key = request.idempotency_key
+    # The schema leaves the key optional; a key sent in the header alone is one all the same.
+    key = request.idempotency_key or _header_key(call)
     identity = None
     if key is not None:
-        identity = idempotency(call, "fund", request, key, scope=scope, unit=unit.value)
+        keyed = request.model_copy(update={"idempotency_key": key})
+        identity = idempotency(call, "fund", keyed, key, scope=scope, unit=unit.value)
     # Sent with another operation, `spent` is ignored (protocol 14, row 13).
     spent = request.spent if request.operation is FundOperation.RESET_SPENT else None
     command = Fund(
@@ -304,6 +307,17 @@ async def introspect(authority: Authority, call: Call) -> Answer:
         if principal.scope_filter:
             body["scope_filter"] = list(principal.scope_filter)
     return Answer(200, encode(body))
+
+
+def _header_key(call: Call) -> str | None:
+    header = call.idempotency_header
+    if header is not None and not 1 <= len(header) <= IDEMPOTENCY_KEY_LENGTH_MAX:
+        raise refuse(
+            ErrorCode.INVALID_REQUEST,
+            f"X-Idempotency-Key: must be 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters, got "
+            f"{len(header)}",
+        )
+    return header
 
 
 def _may(call: Call, permission: Permission) -> None:

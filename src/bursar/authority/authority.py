@@ -125,4 +125,3 @@ def tenant_of(principal: Principal) -> str:
             ErrorCode.UNAUTHORIZED, "This operation needs a tenant's key in X-Cycles-API-Key"
         )
     return principal.tenant
-

@@ -30,7 +30,11 @@ CONFLICT = 409
 
 def answer(refused: Refused, request_id: str, trace_id: str) -> Answer:
     """Return the error response for a refusal."""
-    body = problem(refused.code, refused.message, request_id, trace_id, details(refused))
+    found = details(refused)
+    message = refused.message
+    if refused.fix is not None and "deny_detail" not in found:
+        message = f"{message}. {refused.fix}"
+    body = problem(refused.code, message, request_id, trace_id, found)
     status = CONFLICT if refused.in_conflict else status_of(refused.code)
     return Answer(status, encode(body))
 

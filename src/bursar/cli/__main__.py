@@ -5,12 +5,13 @@ The rule that lives here: errors leave as one line and an exit code, never as a 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cyclopts import App, CycloptsError
 
 from bursar import __version__
-from bursar.cli.exits import EXIT_INTERRUPTED, EXIT_USAGE, CommandError
+from bursar.cli.exits import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CommandError
 
 app = App(
     name="bursar",
@@ -33,6 +34,9 @@ def main() -> None:
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has gone; say nothing more to nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_PIPE)
     except CycloptsError as error:
         print("bursar:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(EXIT_USAGE)

@@ -21,6 +21,8 @@ EXIT_LISTEN: Final = 5
 """The address or port cannot be used."""
 EXIT_INTERRUPTED: Final = 130
 """Stopped with Ctrl-C."""
+EXIT_PIPE: Final = 141
+"""Whoever read the output went away, as in `bursar replay ... | head`."""
 
 
 class CommandError(Exception):

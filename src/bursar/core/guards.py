@@ -7,6 +7,7 @@ what blocked, with the numbers, and the cheapest change that would let the reque
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bursar.core import scopes
 from bursar.core.outcomes import Refused
@@ -19,6 +20,9 @@ from bursar.vocabulary import (
     TenantStatus,
     Unit,
 )
+
+FIX_LENGTH_MAX = 512
+STEP = " Then: "
 
 
 def malformed(tenant_id: str) -> Refused:
@@ -80,6 +84,25 @@ def budget_open(budget: Budget) -> Refused | None:
     )
 
 
+def combined(refusals: Sequence[Refused]) -> Refused:
+    """Return the first refusal of a path, with what else must change for the request to pass.
+
+    Each refusal's fix is one step; together, in order, they are the cheapest way through. A
+    scope that is closed for good has no way through, so it is all there is to say.
+    """
+    first = refusals[0]
+    fixes = list(dict.fromkeys(one.fix for one in refusals if one.fix is not None))
+    final = next((fix for fix in fixes if fix.startswith("None:")), None)
+    if final is not None:
+        return replace(first, fix=final)
+    steps = ""
+    for fix in fixes:
+        if len(steps) + len(fix) > FIX_LENGTH_MAX - len(STEP):
+            break
+        steps += STEP + fix if steps else fix
+    return replace(first, fix=steps or None)
+
+
 def unbudgeted(snapshot: Snapshot, tenant: str, path: Sequence[str], unit: Unit) -> Refused:
     """Say why no budget along `path` counts in `unit`: the wrong unit, or none at all."""
     for scope in path:
@@ -102,9 +125,15 @@ def unbudgeted(snapshot: Snapshot, tenant: str, path: Sequence[str], unit: Unit)
         f"Budget not found for provided scope: {path[-1]}",
         reason="BUDGET_NOT_FOUND",
         scope=path[-1],
-        fix=f"Create a {unit} budget at {scopes.shown(path[0])}"
-        + (f", or at any scope from there to {scopes.shown(path[-1])}." if path[1:] else "."),
+        fix=_where_to_create(path, unit),
     )
+
+
+def _where_to_create(path: Sequence[str], unit: Unit) -> str:
+    if not path[0].startswith("tenant:"):
+        return "Name the tenant in the subject; budgets lie under tenant:<tenant_id>."
+    deeper = f", or at any scope from there to {scopes.shown(path[-1])}" if path[1:] else ""
+    return f"Create a {unit} budget at {scopes.shown(path[0])}{deeper}."
 
 
 def known_reservation(

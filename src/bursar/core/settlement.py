@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bursar.core import scopes
+from bursar.core import guards, scopes
 from bursar.core.outcomes import Refused
 from bursar.core.state import Budget
 from bursar.vocabulary import AMOUNT_MAX, ErrorCode, OveragePolicy
@@ -67,10 +67,13 @@ def evaluate(
         if _caps(budget, policy) and budget.remaining < extra:
             charged_extra = min(charged_extra, max(budget.remaining, 0))
     if policy is OveragePolicy.ALLOW_WITH_OVERDRAFT:
-        for budget in budgets:
-            refusal = _beyond_overdraft(budget, charged_extra)
-            if refusal is not None:
-                return refusal
+        refusals = [
+            refusal
+            for budget in budgets
+            if (refusal := _beyond_overdraft(budget, charged_extra)) is not None
+        ]
+        if refusals:
+            return guards.combined(refusals)
     return Charge(held, actual, held + charged_extra, policy)
 
 

@@ -16,8 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from bursar.core.commands import AnyCommand
-from bursar.ledger.ports import StoreError, StoreFull, StoreOutcomeUnknown
-from bursar.ledger.service import Failed, Ledger, Outcome
+from bursar.ledger.ports import StoreError, UnreadableRow
+from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
 
 BATCH_MAX = 256
 QUEUE_MAX = 10_000
@@ -93,13 +93,19 @@ class Batcher:
         self._enqueue(_Ticket(command, future, loop))
         return await future
 
-    def close(self) -> None:
-        """Finish everything that was accepted, answer it, and stop."""
+    def close(self, within_s: float | None = None) -> bool:
+        """Finish everything that was accepted, answer it, and stop.
+
+        Returns:
+            Whether it is finished. After `within_s` seconds (None waits for as long as it
+            takes) it may not be: the store hangs, and what it was asked for is unknown.
+        """
         with self._closing:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        self._writer.join()
+        self._writer.join(within_s)
+        return not self._writer.is_alive()
 
     def _enqueue(self, ticket: _Ticket) -> None:
         with self._closing:  # so that no ticket can land behind the closing mark
@@ -123,20 +129,30 @@ class Batcher:
                     going = False
                     break
                 batch.append(ticket)
-            _answer(batch, self._execute([ticket.command for ticket in batch]))
+            self._execute(batch)
 
-    def _execute(self, commands: Sequence[AnyCommand]) -> Sequence[Outcome]:
-        """Execute a batch; if it cannot be saved, find the commands that can."""
+    def _execute(self, batch: Sequence[_Ticket]) -> None:
+        """Execute a batch and answer it; if one row spoils it, each command goes alone.
+
+        Whatever else the store says, it says to all: trying again one by one would keep
+        everybody waiting for a lock, or a disk, once for each.
+        """
         try:
-            return self.ledger.execute(commands)
+            outcomes = self.ledger.execute([ticket.command for ticket in batch])
+            if any(isinstance(one, Accepted) and not one.replayed for one in outcomes):
+                self.last_failure = None  # something was saved, so the store is well again
+        except UnreadableRow as error:
+            if len(batch) > 1:
+                for ticket in batch:
+                    self._execute([ticket])
+                return
+            outcomes = [Failed(error)]
         except StoreError as error:
             self.last_failure = Failure(self.ledger.clock.now_ms(), error)
-            if len(commands) == 1 or isinstance(error, StoreFull | StoreOutcomeUnknown):
-                return [Failed(error)] * len(commands)
-            # One unreadable row must not fail the commands that never touch it.
-            return [outcome for command in commands for outcome in self._execute([command])]
+            outcomes = [Failed(error)] * len(batch)
         except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the writer
-            return [Failed(error)] * len(commands)
+            outcomes = [Failed(error)] * len(batch)
+        _answer(batch, outcomes)
 
 
 def _answer(batch: Sequence[_Ticket], outcomes: Sequence[Outcome]) -> None:

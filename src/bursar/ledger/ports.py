@@ -27,6 +27,10 @@ class StoreError(Exception):
     """The database could not do its work; nothing of the transaction was saved."""
 
 
+class UnreadableRow(StoreError):
+    """One stored row makes no sense; commands that do not touch it can go on."""
+
+
 class StoreFull(StoreError):
     """No space is left; the transaction was rolled back and may be tried again later."""
 

@@ -159,9 +159,11 @@ class _Endpoint:
             query=_query(scope["query_string"]),
             path=scope["path_params"],
         )
-        answer = await self._perform(route, call)
-        if route.forgets_keys:
-            self._authenticator.forget()
+        try:
+            answer = await self._perform(route, call)
+        finally:
+            if route.forgets_keys:  # also when nobody knows whether it happened
+                self._authenticator.forget()
         extra = {} if principal.tenant is None else {"x-cycles-tenant": principal.tenant}
         await _send(send, answer, extra)
 

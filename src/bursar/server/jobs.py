@@ -11,10 +11,11 @@ import asyncio
 import structlog
 
 from bursar.clock import Clock, SystemClock
+from bursar.core.commands import Expire
 from bursar.ledger import sweep
 from bursar.ledger.batcher import Batcher, Closed, Overloaded
-from bursar.ledger.ports import Reader, StoreError
-from bursar.ledger.service import Failed
+from bursar.ledger.ports import Reader, StoreError, UnreadableRow
+from bursar.ledger.service import Accepted, Failed
 
 CLOCK_BEHIND_MS = 1_000
 log = structlog.get_logger("bursar.jobs")
@@ -22,33 +23,62 @@ log = structlog.get_logger("bursar.jobs")
 
 async def expire_forever(batcher: Batcher, reader: Reader, clock: Clock, interval_ms: int) -> None:
     """Sweep every `interval_ms` until cancelled."""
+    unreadable: set[str] = set()
+    behind = False
     while True:
         try:
-            await sweep_once(batcher, reader, clock)
+            await sweep_once(batcher, reader, clock, unreadable)
         except (StoreError, Overloaded, Closed) as error:
             log.warning("expiry sweep put off", reason=str(error))
-        _watch(clock)
+        except Exception as error:
+            log.error("expiry sweep failed; the next one tries again", exc_info=error)
+        behind = _watch(clock, behind)
         await asyncio.sleep(interval_ms / 1_000)
 
 
-async def sweep_once(batcher: Batcher, reader: Reader, clock: Clock) -> int:
-    """Expire everything that is due now and return how many leases that ended."""
+async def sweep_once(batcher: Batcher, reader: Reader, clock: Clock, unreadable: set[str]) -> int:
+    """Expire everything that is due now and return how many leases that ended.
+
+    Args:
+        batcher: where the commands go.
+        reader: where the candidates come from.
+        clock: the ledger's time.
+        unreadable: reservations whose rows make no sense. They are reported once, added
+            here and passed over from then on; their holds stay for an operator.
+    """
     ended = 0
     while True:
-        due = await asyncio.to_thread(sweep.plan, reader, clock.now_ms())
+        most = sweep.SWEEP_MAX + len(unreadable)
+        found = await asyncio.to_thread(sweep.plan, reader, clock.now_ms(), most)
+        due = [command for command in found if command.reservation_id not in unreadable]
         outcomes = await asyncio.gather(*map(batcher.execute, due))
-        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-        for outcome in failed:
-            log.error("a lease could not be expired", reason=str(outcome.error))
-        ended += len(due) - len(failed)
-        if len(due) < sweep.SWEEP_MAX or failed:
+        for command, outcome in zip(due, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                _cannot_expire(command, outcome.error, unreadable)
+        ended += sum(isinstance(outcome, Accepted) for outcome in outcomes)
+        if len(due) < sweep.SWEEP_MAX or any(isinstance(one, Failed) for one in outcomes):
             return ended
 
 
-def _watch(clock: Clock) -> None:
-    if isinstance(clock, SystemClock) and clock.behind_ms() > CLOCK_BEHIND_MS:
+def _cannot_expire(command: Expire, error: Exception, unreadable: set[str]) -> None:
+    if isinstance(error, UnreadableRow):
+        unreadable.add(command.reservation_id)
+    log.error(
+        "a lease could not be expired",
+        tenant=command.tenant,
+        reservation_id=command.reservation_id,
+        reason=str(error),
+        tried_again=not isinstance(error, UnreadableRow),
+    )
+
+
+def _watch(clock: Clock, known: bool) -> bool:
+    """Say once that the wall clock lags the ledger's time; return whether it does."""
+    behind = isinstance(clock, SystemClock) and clock.behind_ms() > CLOCK_BEHIND_MS
+    if isinstance(clock, SystemClock) and behind and not known:
         log.warning(
             "the wall clock is behind the ledger's time; leases keep running at the steady "
             "clock's pace",
             behind_ms=clock.behind_ms(),
         )
+    return behind

@@ -12,7 +12,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -22,6 +22,7 @@ import uvloop
 from bursar.authority.authority import Authority
 from bursar.authority.render import render
 from bursar.clock import SystemClock
+from bursar.core.state import Head
 from bursar.ledger.batcher import Batcher
 from bursar.ledger.service import Ledger
 from bursar.server import app, health, jobs, protocol
@@ -31,6 +32,8 @@ from bursar.server.settings import Settings
 from bursar.storage.sqlite.store import SqliteStore
 
 BACKLOG = 2_048
+DRAIN_TIMEOUT_S = 2.0
+AHEAD_MS_MAX = 86_400_000
 # The writer thread gives up the interpreter lock at every statement. At Python's default of
 # 5 ms a busy event loop would keep it from its next statement for that long, each time.
 SWITCH_INTERVAL_S = 0.000_2
@@ -110,8 +113,7 @@ async def _serve(
     started: Callable[[], None],
 ) -> None:
     reader = store.reader
-    newest_ms = max((head.at_ms for head in reader.heads().values()), default=0)
-    clock = SystemClock(not_before_ms=newest_ms)
+    clock = _clock(reader.heads())
     batcher = Batcher(Ledger(store, clock, render), queue_max=settings.queue_max)
     authority = Authority(batcher, reader, clock, reader.pepper())
     authenticator = Authenticator(
@@ -145,8 +147,32 @@ async def _serve(
         state.stopping = True
         sweeper.cancel()
         await asyncio.gather(sweeper, return_exceptions=True)
-        await asyncio.to_thread(batcher.close)
-        log.info("stopped", store=str(store.path))
+        if await asyncio.to_thread(batcher.close, DRAIN_TIMEOUT_S):
+            log.info("stopped", store=str(store.path))
+        else:
+            log.error("stopped while the store hung; what it was doing then is unknown")
+
+
+def _clock(heads: Mapping[str, Head]) -> SystemClock:
+    """Return the ledger's clock, which goes on from the newest time that was stored.
+
+    A ledger that is a little ahead of the wall clock has seen that clock set back. One that
+    is days ahead has seen it wrong before; following it would expire everybody's keys, so
+    only the tenants that lived through it keep their time.
+    """
+    newest_ms = max((head.at_ms for head in heads.values()), default=0)
+    clock = SystemClock()
+    ahead_ms = newest_ms - clock.now_ms()
+    if ahead_ms <= AHEAD_MS_MAX:
+        return SystemClock(not_before_ms=newest_ms)
+    ahead = sorted(name for name, head in heads.items() if head.at_ms > clock.now_ms())
+    log.error(
+        "these tenants have entries from the future, so their leases stand still until the wall "
+        "clock gets there; check the clock",
+        tenants=ahead[:20],
+        ahead_ms=ahead_ms,
+    )
+    return clock
 
 
 def _listen(settings: Settings) -> socket.socket:

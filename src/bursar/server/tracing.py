@@ -27,4 +27,3 @@ def trace_id(traceparent: str | None, trace_header: str | None) -> str:
         if _TRACE_ID.fullmatch(found) and found != _ZERO_TRACE:
             return found
     return new_trace_id()
-

@@ -2,7 +2,7 @@
 
 The rule that lives here: a row that cannot be read is never repaired or guessed. A tenant
 whose status makes no sense loads as unreadable (`status` None), so that every command on
-it fails; any other unreadable row raises `StoreError`. Budgets are checked against the
+it fails; any other unreadable row raises `UnreadableRow`. Budgets are checked against the
 ledger identity as they come in.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from bursar.core.entry import Entry
 from bursar.core.state import ApiKey, Budget, Head, Recorded, Reservation, Tenant, check
 from bursar.invariant import InvariantBroken
-from bursar.ledger.ports import StoreError
+from bursar.ledger.ports import UnreadableRow
 from bursar.vocabulary import (
     BudgetStatus,
     ExpiryPolicy,
@@ -121,7 +121,7 @@ def budget(row: Sequence[Any]) -> Budget:
         fields[14], fields[15] = _overage(row[14]), RolloverPolicy(row[15])
         return check(Budget(*fields))
     except (ValueError, InvariantBroken) as error:
-        raise StoreError(f"budget {row[1]} ({row[2]}) of tenant {row[0]}: {error}") from error
+        raise UnreadableRow(f"budget {row[1]} ({row[2]}) of tenant {row[0]}: {error}") from error
 
 
 def reservation_row(row: Reservation) -> list[RowValue]:
@@ -165,7 +165,7 @@ def reservation(row: Sequence[Any]) -> Reservation:
         fields[7], fields[16] = OveragePolicy(row[7]), bool(row[16])
         return Reservation(*fields)
     except ValueError as error:
-        raise StoreError(f"reservation {row[1]} of tenant {row[0]}: {error}") from error
+        raise UnreadableRow(f"reservation {row[1]} of tenant {row[0]}: {error}") from error
 
 
 def key_row(row: ApiKey) -> list[RowValue]:
@@ -196,7 +196,7 @@ def key(row: Sequence[Any]) -> ApiKey:
         fields[6], fields[7] = tuple(json.loads(row[6])), tuple(json.loads(row[7]))
         return ApiKey(*fields)
     except ValueError as error:
-        raise StoreError(f"API key {row[1]} of tenant {row[0]}: {error}") from error
+        raise UnreadableRow(f"API key {row[1]} of tenant {row[0]}: {error}") from error
 
 
 def entry_row(row: Entry) -> list[RowValue]:

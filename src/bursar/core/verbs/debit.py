@@ -44,12 +44,13 @@ def evaluate(snapshot: Snapshot, command: Debit, now_ms: int) -> Charged | Refus
         snapshot.tenant(command.tenant), budgets, overage_policy=command.overage_policy
     )
     rejecting = terms.overage_policy is OveragePolicy.REJECT
+    refusals: list[Refused] = []
     for budget in budgets:
-        refusal = guards.budget_open(budget)
-        if refusal is None and rejecting:
-            refusal = settlement.unfunded(budget, command.actual_amount)
-        if refusal is not None:
-            return refusal
+        closed = guards.budget_open(budget)
+        unfunded = settlement.unfunded(budget, command.actual_amount) if rejecting else None
+        refusals += [one for one in (closed, unfunded) if one is not None]
+    if refusals:
+        return guards.combined(refusals)
     if not budgets:
         return guards.unbudgeted(snapshot, command.tenant, command.scopes, command.unit)
     charge = settlement.evaluate(budgets, None, command.actual_amount, terms.overage_policy)

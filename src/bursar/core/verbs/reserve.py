@@ -21,7 +21,7 @@ A dry run climbs the same ladder and answers a decision instead of holding anyth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bursar.core import guards, policy, scopes
 from bursar.core.commands import Reserve
@@ -83,10 +83,13 @@ def ladder(
     terms = policy.terms(
         snapshot.tenant(tenant_id), budgets, overage_policy=overage_policy, ttl_ms=ttl_ms
     )
-    for budget in budgets:
-        refusal = _blocked(budget, estimate_amount, budgets)
-        if refusal is not None:
-            return refusal
+    refusals = [
+        refusal
+        for budget in budgets
+        if (refusal := _blocked(budget, estimate_amount, budgets)) is not None
+    ]
+    if refusals:
+        return guards.combined(refusals)
     if not budgets:
         return guards.unbudgeted(snapshot, tenant_id, scopes, unit)
     return Hold(budgets, terms)
@@ -168,7 +171,9 @@ def _blocked(budget: Budget, estimate: int, path: Sequence[Budget]) -> Refused |
     """Climb one scope's rungs; the whole rung set of an ancestor precedes its children's."""
     refusal = guards.budget_open(budget)
     if refusal is not None:
-        return refusal
+        thawed = replace(budget, status=BudgetStatus.ACTIVE)
+        further = _blocked(thawed, estimate, (thawed,))
+        return guards.combined([refusal, further] if further is not None else [refusal])
     unit, scope = budget.unit, budget.scope
     if budget.is_over_limit:
         return Refused(
@@ -217,7 +222,7 @@ def _fewer_or_more(estimate: int, path: Sequence[Budget]) -> str:
     """Name both cheap changes: the largest estimate that fits, or the credits that are missing.
 
     The list of credits is cut where the protocol's 512 characters would not hold it. Frozen and
-    closed budgets take no credit; they get a refusal of their own when their turn comes.
+    closed budgets take no credit; they have a refusal, and a fix, of their own.
     """
     fits = min(budget.remaining for budget in path)
     short = [

@@ -22,7 +22,7 @@ from bursar.ledger.ports import StoreError, StoreFull, StoreUnusable
 from bursar.storage.sqlite.claim import Claim
 
 APPLICATION_ID = 0x42525352  # "BRSR", so that a foreign SQLite file is recognised
-BUSY_TIMEOUT_S = 10.0
+BUSY_TIMEOUT_S = 5.0
 PAGE_BYTES_MIN = 512  # of any SQLite database
 # The module fails to decode SQLite's own message where that quotes text that a fault has damaged.
 DAMAGED = (sqlite3.Error, UnicodeDecodeError)
@@ -77,14 +77,18 @@ def connect(path: Path, *, read_only: bool = False, untouched: bool = False) -> 
         check_same_thread=False,
         cached_statements=256,
     )
-    connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
-    connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store checkpoints off the path
-    connection.execute("PRAGMA cache_size = -65536")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # the store checkpoints off the path
+        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()  # a damaged file fails at the first of these that looks at it
+        raise
     return connection
 
 

@@ -22,7 +22,7 @@ from bursar.storage.sqlite.load import load
 from bursar.storage.sqlite.reader import SqliteReader
 from bursar.storage.sqlite.save import save
 
-CHECKPOINT_BYTES = 4 * 1024 * 1024
+CHECKPOINT_ENTRIES = 2_000  # some five megabytes of log
 TRUNCATE_BYTES = 64 * 1024 * 1024
 
 
@@ -30,7 +30,7 @@ class SqliteStore:
     """A ledger in one SQLite file.
 
     Several processes may embed the same file: each transaction takes SQLite's write lock
-    and waits for it up to ten seconds. A server takes the whole file for itself
+    and waits for it up to five seconds. A server takes the whole file for itself
     (`exclusive`), so that a second server is told and does not start.
     """
 
@@ -43,6 +43,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = opening.connect(path)
         self._wal = path.with_name(path.name + "-wal")
         self._grown = threading.Event()
+        self._unchecked = 0
         self._closing = False
         self._checkpointer = threading.Thread(
             target=self._checkpoint, name="bursar-checkpoint", daemon=True
@@ -95,7 +96,10 @@ class SqliteStore:
                 self._commit(connection)
             if self._claim is not None:
                 self._claim.acknowledged(len(saves.entries))
-        self._watch_size()
+        self._unchecked += len(saves.entries)
+        if self._unchecked > CHECKPOINT_ENTRIES:
+            self._unchecked = 0
+            self._grown.set()
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         """Make the transaction durable, or say honestly how it failed.
@@ -125,13 +129,6 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = None
-
-    def _watch_size(self) -> None:
-        try:
-            if os.stat(self._wal).st_size > CHECKPOINT_BYTES:
-                self._grown.set()
-        except OSError:
-            return  # no log yet
 
     def _checkpoint(self) -> None:
         """Move the log into the file whenever it has grown, until the store closes.
