@@ -2,7 +2,7 @@
 # it. Only Python 3.11+ and make are needed; another interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 LOCK_ARGS ?=
@@ -24,7 +24,7 @@ help: ## list the targets
 demo: $(READY) ## run the whole story against a throw-away server (DEMO_ARGS="--keep")
 	$(BIN)/bursar demo $(DEMO_ARGS)
 
-test: $(READY) ## run all tests (PYTEST_ARGS="-n auto", PYTEST_ARGS="tests/core -k reserve")
+test: $(READY) ## run all tests (PYTEST_ARGS="tests/core -k reserve")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(READY) ## lint, format, types, and the tests that keep layers, sizes, API and docs
@@ -32,7 +32,7 @@ check: $(READY) ## lint, format, types, and the tests that keep layers, sizes, A
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q $(STRUCTURE)
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) $(STRUCTURE)
 
 bench: $(READY) ## print the measured figures (BENCH_ARGS=--json)
 	$(BIN)/python bench/run.py $(BENCH_ARGS)

@@ -46,6 +46,7 @@ CODES: dict[int, set[str]] = {
         *("OVERDRAFT_LIMIT_EXCEEDED", "DEBT_OUTSTANDING", "MAX_EXTENSIONS_EXCEEDED"),
         *("RESERVATION_FINALIZED", "IDEMPOTENCY_MISMATCH", "DUPLICATE_RESOURCE"),
         *("KEY_REVOKED", "KEY_EXPIRED"),
+        "INVALID_REQUEST",  # freezing what is frozen, unfreezing what is not
     },
     410: {"RESERVATION_EXPIRED"},
     413: {"INVALID_REQUEST"},
