@@ -32,7 +32,7 @@ check: $(READY) ## lint, format, types, and the tests that keep layers, sizes, A
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS) $(STRUCTURE)
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(STRUCTURE)
 
 bench: $(READY) ## print the measured figures (BENCH_ARGS=--json)
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
