@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bursar.authority import admin, listing, runtime
+from bursar.authority import budgets, keys, listing, runtime, tenants
 from bursar.authority.authority import Authority
 from bursar.authority.call import Answer, Call
 from bursar.server.auth import Access
@@ -54,42 +54,44 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/balances", "getBalances", listing.get_balances, Access.TENANT, reads=True),
     ApiRoute("GET", _RESERVATION, "getReservation", listing.get_reservation, Access.EITHER),
     # Provisioning on the admin plane.
-    ApiRoute("POST", "/v1/admin/tenants", "createTenant", admin.create_tenant, Access.OPERATOR),
+    ApiRoute("POST", "/v1/admin/tenants", "createTenant", tenants.create_tenant, Access.OPERATOR),
     ApiRoute(
         "GET",
         "/v1/admin/tenants",
         "listTenants",
-        admin.list_tenants,
+        tenants.list_tenants,
         Access.OPERATOR,
         reads=True,
     ),
     ApiRoute(
-        "GET", "/v1/admin/tenants/{tenant_id}", "getTenant", admin.get_tenant, Access.OPERATOR
+        "GET", "/v1/admin/tenants/{tenant_id}", "getTenant", tenants.get_tenant, Access.OPERATOR
     ),
-    ApiRoute("POST", "/v1/admin/api-keys", "createApiKey", admin.create_key, Access.OPERATOR),
+    ApiRoute("POST", "/v1/admin/api-keys", "createApiKey", keys.create_key, Access.OPERATOR),
     ApiRoute(
         "DELETE",
         "/v1/admin/api-keys/{key_id}",
         "revokeApiKey",
-        admin.revoke_key,
+        keys.revoke_key,
         Access.OPERATOR,
         forgets_keys=True,
     ),
-    ApiRoute("POST", "/v1/admin/budgets", "createBudget", admin.create_budget, Access.EITHER),
+    ApiRoute("POST", "/v1/admin/budgets", "createBudget", budgets.create_budget, Access.EITHER),
     ApiRoute(
-        "GET", "/v1/admin/budgets", "listBudgets", admin.list_budgets, Access.EITHER, reads=True
+        "GET", "/v1/admin/budgets", "listBudgets", budgets.list_budgets, Access.EITHER, reads=True
     ),
-    ApiRoute("GET", "/v1/admin/budgets/lookup", "lookupBudget", admin.lookup_budget, Access.EITHER),
-    ApiRoute("POST", "/v1/admin/budgets/fund", "fundBudget", admin.fund_budget, Access.EITHER),
     ApiRoute(
-        "POST", "/v1/admin/budgets/freeze", "freezeBudget", admin.freeze_budget, Access.OPERATOR
+        "GET", "/v1/admin/budgets/lookup", "lookupBudget", budgets.lookup_budget, Access.EITHER
+    ),
+    ApiRoute("POST", "/v1/admin/budgets/fund", "fundBudget", budgets.fund_budget, Access.EITHER),
+    ApiRoute(
+        "POST", "/v1/admin/budgets/freeze", "freezeBudget", budgets.freeze_budget, Access.OPERATOR
     ),
     ApiRoute(
         "POST",
         "/v1/admin/budgets/unfreeze",
         "unfreezeBudget",
-        admin.unfreeze_budget,
+        budgets.unfreeze_budget,
         Access.OPERATOR,
     ),
-    ApiRoute("GET", "/v1/auth/introspect", "introspectAuth", admin.introspect, Access.EITHER),
+    ApiRoute("GET", "/v1/auth/introspect", "introspectAuth", keys.introspect, Access.EITHER),
 )
