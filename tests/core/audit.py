@@ -10,7 +10,7 @@ from random import Random
 
 from bursar.core.commands import Idempotency
 from bursar.core.entry import Reply
-from bursar.core.outcomes import Answer, Committed, Debited, Funded
+from bursar.core.outcomes import Answer, BudgetAnswer, Committed, Debited, Funded
 from bursar.ledger.service import Accepted, Failed
 from bursar.vocabulary import FundOperation
 from core import facts, script
@@ -36,6 +36,7 @@ class Audit:
     replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
     charged: Counter[Place] = field(default_factory=Counter)
     lowered: set[Place] = field(default_factory=set)
+    cut: set[Place] = field(default_factory=set)
 
     def play(self, batches: int) -> None:
         workload = Workload(self.random, self.auditor)
@@ -107,7 +108,7 @@ class Audit:
             status, found = facts.of_budget(budget)
             assert books["status"] == status
             assert remaining(books) == found["remaining"]
-            for name in ("allocated", "reserved", "spent", "debt", "limit", "over"):
+            for name in ("allocated", "reserved", "spent", "debt", "limit", "over", "overage"):
                 assert books[name] == found[name], f"{name} of {scope} in {unit}"
             self.believe(scope, unit)
 
@@ -126,7 +127,9 @@ class Audit:
     def believe(self, scope: str, unit: str) -> None:
         """Check what holds for a budget whatever happened (case 80)."""
         books, place = self.auditor.budgets[scope, unit], (scope, unit)
-        if books["limit"]:
+        if books["debt"] <= books["limit"]:
+            self.cut.discard(place)
+        if books["limit"] and place not in self.cut:
             assert books["debt"] <= books["limit"]
         assert self.charged[place] == books["spent"] + books["debt"]
         if place not in self.lowered:
@@ -141,6 +144,9 @@ class Audit:
                 amount = int(row.words[1]) if all_of_it else answer.charged_amount
                 for budget in answer.balances:
                     self.charged[short(budget.scope), budget.unit] += amount
+            case BudgetAnswer(budget) if row.verb == "update_budget":
+                if budget.debt > budget.overdraft_limit:  # an operator cut the limit
+                    self.cut.add((short(budget.scope), budget.unit))
             case Funded(_, before, after):
                 place = (short(after.scope), after.unit)
                 self.charged[place] += after.spent + after.debt - before.spent - before.debt

@@ -12,6 +12,7 @@ Said = tuple[str, dict[str, Any]]
 MAX = 9223372036854775807
 DAY_MS = 24 * 60 * 60 * 1000
 SPANS = (("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", DAY_MS))
+SETTINGS = {"ttl": "60s", "ttl_max": "1h", "extensions": "10"}
 UNITS = ["USD_MICROCENTS", "TOKENS", "CREDITS", "RISK_POINTS"]
 DENIED = {
     "BUDGET_EXCEEDED",
@@ -47,7 +48,7 @@ class Auditor:
 
     def given(self, kind: str, name: str, options: dict[str, str]) -> None:
         if kind == "tenant":
-            self.tenant = {"status": "ACTIVE"} | options
+            self.tenant = {"status": "ACTIVE"} | SETTINGS | options
             return
         numbers = {n: int(options.get(n, "0")) for n in ("allocated", "spent", "debt", "limit")}
         self.budgets[name, options.get("unit", "USD_MICROCENTS")] = numbers | {
@@ -344,6 +345,36 @@ class Auditor:
             raise NoError("INVALID_REQUEST")
         budget["status"] = "CLOSED"
         return "CLOSED", {}
+
+    def _update_budget(
+        self, scope: str, *, unit: str = UNITS[0], limit: str = "", overage: str = ""
+    ) -> Said:
+        self._guard(new_work=False)
+        budget = self._budget(scope, unit)
+        if budget["status"] == "CLOSED":
+            raise NoError("BUDGET_CLOSED")
+        before = dict(budget)
+        budget["limit"] = int(limit or budget["limit"])
+        budget["overage"] = overage or budget["overage"]
+        budget["over"] = budget["debt"] > budget["limit"]
+        facts = {name: budget[name] for name in ("limit", "overage", "over")}
+        return budget["status"], facts | ({"repeated": True} if before == budget else {})
+
+    def _update_tenant(self, name: str, **options: str) -> Said:
+        if self.tenant is None:
+            raise NoError("TENANT_NOT_FOUND")
+        before = self.tenant
+        if before["status"] == "unreadable":
+            raise NoError("INTERNAL_ERROR")
+        self.tenant = before | options
+        if before["status"] == "CLOSED" and self.tenant["status"] != "CLOSED":
+            self.tenant = before
+            raise NoError("INVALID_REQUEST")
+        facts = {
+            "extensions": int(self.tenant["extensions"]),
+            "overage": self.tenant.get("overage"),
+        }
+        return self.tenant["status"], facts | ({"repeated": True} if before == self.tenant else {})
 
     def _close_tenant(self, name: str) -> Said:
         if self.tenant is None:

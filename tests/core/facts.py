@@ -111,6 +111,8 @@ def of_budget(row: Budget) -> Facts:
         "limit": row.overdraft_limit,
         "over": row.is_over_limit,
         "made": when(row.created_at_ms),
+        "overage": row.overage_policy and policy_name(row.overage_policy),
+        "metadata": row.metadata,
         "updated": when(row.updated_at_ms),
     }
 
@@ -131,11 +133,19 @@ def of_reservation(row: Reservation) -> Facts:
 
 
 def of_tenant(row: Tenant) -> Facts:
-    return shown(row.status), {
-        "name": row.name,
-        "made": when(row.created_at_ms),
-        "updated": when(row.updated_at_ms),
+    times = {
         "closed": when(row.closed_at_ms),
+        "made": when(row.created_at_ms),
+        "suspended": when(row.suspended_at_ms),
+        "updated": when(row.updated_at_ms),
+    }
+    return shown(row.status), times | {
+        "name": row.name,
+        "overage": row.overage_policy and policy_name(row.overage_policy),
+        "ttl": f"{row.ttl_default_ms}ms",
+        "ttl_max": f"{row.ttl_max_ms}ms",
+        "extensions": row.extensions_max,
+        "metadata": row.metadata,
     }
 
 
@@ -144,6 +154,11 @@ def of_key(row: ApiKey) -> Facts:
         "reason": row.revoked_reason,
         "revoked": when(row.revoked_at_ms),
         "made": when(row.created_at_ms),
+        "name": row.name,
+        "description": row.description,
+        "may": ",".join(row.permissions) or None,
+        "reaches": ",".join(row.scope_filter) or None,
+        "metadata": row.metadata,
     }
 
 

@@ -95,12 +95,43 @@ def _create_tenant(words: list[str], options: dict[str, str]) -> c.CreateTenant:
     return c.CreateTenant(tenant="", record=tenant(words, options))
 
 
+def _tenant_edit(options: dict[str, str]) -> c.TenantEdit:
+    return c.TenantEdit(
+        name=options.get("name"),
+        metadata=options.get("metadata"),
+        overage_policy=policy(options.get("overage")),
+        ttl_default_ms=span_ms(options["ttl"]) if "ttl" in options else None,
+        ttl_max_ms=span_ms(options["ttl_max"]) if "ttl_max" in options else None,
+        extensions_max=int(options["extensions"]) if "extensions" in options else None,
+    )
+
+
+def _update_tenant(words: list[str], options: dict[str, str]) -> c.UpdateTenant:
+    status = TenantStatus(options["status"]) if "status" in options else None
+    return c.UpdateTenant(tenant="", edit=_tenant_edit(options), status=status)
+
+
 def _close_tenant(words: list[str], options: dict[str, str]) -> c.CloseTenant:
-    return c.CloseTenant(tenant="")
+    return c.CloseTenant(tenant="", edit=_tenant_edit(options))
 
 
 def _create_budget(words: list[str], options: dict[str, str]) -> c.CreateBudget:
     return c.CreateBudget(tenant="", budget=budget(words, options | {"allocated": words[1]}))
+
+
+def _update_budget(words: list[str], options: dict[str, str]) -> c.UpdateBudget:
+    limit = options.get("limit")
+    return c.UpdateBudget(
+        tenant="",
+        scope=scope_path(words[0]),
+        unit=unit(options.get("unit")),
+        limit_unit=unit(options.get("limit_unit", options.get("unit"))) if limit else None,
+        edit=c.BudgetEdit(
+            overdraft_limit=amount(limit) if limit else None,
+            overage_policy=policy(options.get("overage")),
+            metadata=options.get("metadata"),
+        ),
+    )
 
 
 def _turn(kind: type[c.Freeze | c.Unfreeze | c.CloseBudget]) -> Callable[..., c.AnyCommand]:
@@ -133,12 +164,33 @@ def _create_key(words: list[str], options: dict[str, str]) -> c.CreateKey:
         secret_hash="0" * 64,
         name=words[0],
         status=KeyStatus.ACTIVE,
-        permissions=(),
-        scope_filter=(),
+        permissions=_listed(options.get("may")) or (),
+        scope_filter=_listed(options.get("reaches")) or (),
         created_at_ms=0,
         expires_at_ms=START_MS + span_ms(options.get("expires", "90d")),
     )
     return c.CreateKey(tenant="", record=row)
+
+
+def _update_key(words: list[str], options: dict[str, str]) -> c.UpdateKey:
+    return c.UpdateKey(
+        tenant="",
+        key_id=words[0],
+        edit=c.KeyEdit(
+            name=options.get("name"),
+            description=options.get("description"),
+            permissions=_listed(options.get("may")),
+            scope_filter=_listed(options.get("reaches")),
+            metadata=options.get("metadata"),
+        ),
+    )
+
+
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    """Read `a,b`, or the empty list as `none`."""
+    if text is None:
+        return None
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _revoke_key(words: list[str], options: dict[str, str]) -> c.RevokeKey:
@@ -208,13 +260,16 @@ def _debit(words: list[str], options: dict[str, str]) -> c.Debit:
 
 VERBS: dict[str, Callable[[list[str], dict[str, str]], c.AnyCommand]] = {
     "create_tenant": _create_tenant,
+    "update_tenant": _update_tenant,
     "close_tenant": _close_tenant,
     "create_budget": _create_budget,
+    "update_budget": _update_budget,
     "freeze": _turn(c.Freeze),
     "unfreeze": _turn(c.Unfreeze),
     "close_budget": _turn(c.CloseBudget),
     "fund": _fund,
     "create_key": _create_key,
+    "update_key": _update_key,
     "revoke_key": _revoke_key,
     "reserve": _reserve,
     "decide": _decide,

@@ -16,7 +16,7 @@ from core.audit import audited
 SEEDS, BATCHES = 40, 200
 # What the random rows must have led to at least once, or they prove less than they seem to.
 MET = {*ErrorCode, "ALLOW", "DENY", "COMMITTED", "RELEASED", "EXPIRED", "APPLIED", "FUNDED"}
-MET |= {"FROZEN", "CLOSED", "ACTIVE", "replay"}
+MET |= {"FROZEN", "CLOSED", "ACTIVE", "SUSPENDED", "replay"}
 NOT_THE_LEDGERS = {
     ErrorCode.UNAUTHORIZED,
     ErrorCode.INSUFFICIENT_PERMISSIONS,

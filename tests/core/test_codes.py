@@ -57,7 +57,6 @@ def test_every_code_of_the_core_is_the_outcome_of_a_row() -> None:
         "UNAUTHORIZED",  # HTTP
         "INSUFFICIENT_PERMISSIONS",  # HTTP
         "LIMIT_EXCEEDED",  # HTTP
-        "KEY_EXPIRED",  # admin plane
     }
 
 

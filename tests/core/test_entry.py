@@ -24,6 +24,9 @@ create_budget acme 1000 limit=50
 create_budget acme/agent:bot 500
 create_budget acme 20 unit=TOKENS
 create_key k
+update_tenant acme extensions=3
+update_budget acme limit=60
+update_key k name=bot
 reserve a 300 at=acme/agent:bot
 reserve b 100
 reserve c 10 unit=TOKENS
@@ -178,15 +181,22 @@ def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
         == one of each kind
         create_tenant acme name=Größe
         create_budget acme 1000 limit=50
-        create_key k
+        create_key k may=balances:read reaches=agent:*
         reserve a 300
         commit a 350
+        update_tenant acme overage=AWO ttl=5s name=Acme
+        update_budget acme limit=70 overage=REJECT
+        update_key k may=none
         close_tenant acme
     """)
     changes = [entry.changes for entry in play(scenario).log("acme")]
-    assert changes[0] == '{"tenants":[["acme","ACTIVE","Größe"]]}'
+    assert changes[0] == (
+        '{"tenants":[["acme","ACTIVE","Größe",null,60000,3600000,10,"AUTO_RELEASE"]]}'
+    )
     assert changes[1] == ('{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,0,0,0,50,0]]}')
-    assert changes[2] == '{"keys":[["k","ACTIVE","cyc_live_abcde",[]]]}'
+    assert changes[2] == (
+        '{"keys":[["k","ACTIVE","cyc_live_abcde",["balances:read"],["agent:*"]]]}'
+    )
     assert changes[3] == (
         '{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,300,0,0,50,0]],"reservations":'
         f'[["a","ACTIVE","USD_MICROCENTS",300,null,{START_MS + 60_000},"tenant:acme",'
@@ -198,8 +208,21 @@ def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
         '["tenant:acme"]]]}'
     )
     assert changes[5] == (
-        '{"budgets":[["tenant:acme","USD_MICROCENTS","CLOSED",1000,0,350,0,50,0]],'
-        '"tenants":[["acme","CLOSED","Größe"]],"keys":[["k","REVOKED","cyc_live_abcde",[]]]}'
+        '{"tenants":[["acme","ACTIVE","Acme","ALLOW_WITH_OVERDRAFT",5000,3600000,10,'
+        '"AUTO_RELEASE"]],"asked":{"name":"Acme","overage_policy":"ALLOW_WITH_OVERDRAFT",'
+        '"ttl_default_ms":5000}}'
+    )
+    assert changes[6] == (
+        '{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,0,350,0,70,0]],'
+        '"asked":{"overdraft_limit":70,"overage_policy":"REJECT"}}'
+    )
+    assert changes[7] == (
+        '{"keys":[["k","ACTIVE","cyc_live_abcde",[],["agent:*"]]],"asked":{"permissions":[]}}'
+    )
+    assert changes[8] == (
+        '{"budgets":[["tenant:acme","USD_MICROCENTS","CLOSED",1000,0,350,0,70,0]],'
+        '"tenants":[["acme","CLOSED","Acme","ALLOW_WITH_OVERDRAFT",5000,3600000,10,'
+        '"AUTO_RELEASE"]],"keys":[["k","REVOKED","cyc_live_abcde",[],["agent:*"]]]}'
     )
 
 

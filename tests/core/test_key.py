@@ -1,4 +1,4 @@
-"""Register and revoke API keys."""
+"""Register, change and revoke API keys."""
 
 import pytest
 
@@ -25,6 +25,42 @@ tick 10s
 create_key k1 expires=10s      -> INVALID_REQUEST says=expires_at
 create_key k1 expires=10001ms  -> ACTIVE
 
+== what a key may do is replaced whole; what is not sent stays
+given tenant acme
+create_key k1 may=balances:read,budgets:read reaches=agent:*
+update_key k1 may=budgets:write          -> ACTIVE created=no may=budgets:write reaches=agent:*
+update_key k1 reaches=app:a,app:b        -> ACTIVE may=budgets:write reaches=app:a,app:b
+update_key k1 may=none reaches=none      -> ACTIVE may=- reaches=-
+update_key k1 name=bot description=d metadata={}  -> ACTIVE name=bot description=d metadata={}
+key k1                                   -> ACTIVE may=- name=bot made=0s
+log acme                                 -> 5 last=UpdateKey
+
+== a change that changes nothing leaves no trace
+given tenant acme
+create_key k1 may=balances:read
+update_key k1                              -> ACTIVE
+update_key k1 name=k1 may=balances:read    -> ACTIVE
+log acme                                   -> 1 last=CreateKey
+
+== what has ended is not changed: expired to the millisecond, revoked before expired
+given tenant acme
+create_key k1 expires=10s
+create_key k2 expires=10s
+revoke_key k2
+tick 9999ms
+update_key k1 name=bot  -> ACTIVE
+update_key k2 name=bot  -> KEY_REVOKED
+tick 1ms
+update_key k1 name=x    -> KEY_EXPIRED
+update_key k2 name=x    -> KEY_REVOKED
+key k1                  -> ACTIVE name=bot
+
+== a suspended tenant's keys can be changed
+given tenant acme
+create_key k1
+update_tenant acme status=SUSPENDED
+update_key k1 name=bot  -> ACTIVE name=bot
+
 == revoking is final and says so
 given tenant acme
 create_key k1
@@ -38,6 +74,7 @@ given tenant acme
 given tenant other
 create_key k1
 revoke_key k1 as=other  -> NOT_FOUND
+update_key k1 as=other name=x  -> NOT_FOUND
 key k1                  -> ACTIVE
 
 == an expired key can still be revoked

@@ -372,6 +372,31 @@ OPERATORS = [
         ErrorCode.KEY_REVOKED,
         "API key k is already revoked",
     ),
+    Case(
+        ["given tenant acme", "create_key k expires=10s", "tick 10s"],
+        "update_key k name=n",
+        ErrorCode.KEY_EXPIRED,
+        "API key k has expired and cannot be changed; create a new one",
+    ),
+    Case(
+        ["given budget acme allocated=5"],
+        "update_budget acme limit=5 limit_unit=TOKENS",
+        ErrorCode.UNIT_MISMATCH,
+        "overdraft_limit.unit is TOKENS; budget tenant:acme counts in USD_MICROCENTS",
+        fix="Send overdraft_limit in USD_MICROCENTS.",
+        details={
+            "scope": "tenant:acme",
+            "requested_unit": "TOKENS",
+            "expected_units": ["USD_MICROCENTS"],
+        },
+    ),
+    Case(
+        ["given tenant acme", "close_tenant acme"],
+        "update_tenant acme status=ACTIVE",
+        ErrorCode.INVALID_REQUEST,
+        "status: Cannot transition from CLOSED: closing tenant acme was final; leave status out to "
+        "change the rest",
+    ),
 ]
 
 

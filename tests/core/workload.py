@@ -30,6 +30,8 @@ VERBS = {
     "freeze": 1,
     "unfreeze": 1,
     "close_budget": 0.1,
+    "update_budget": 2,
+    "update_tenant": 0.5,
     "mend": 12,
 }
 KEYED = ("reserve", "commit", "release", "extend", "debit", "decide", "fund")
@@ -172,6 +174,26 @@ class Workload:
     def _freeze(self) -> str:
         scope, unit = self._place()
         return scope + self._unit_option(unit)
+
+    def _update_budget(self) -> str:
+        """Change a limit, to next to what is owed above all, or a policy."""
+        scope, unit = self._place()
+        row = scope + self._unit_option(unit)
+        debt = self.auditor.budgets.get((scope, unit), {"debt": 0})["debt"]
+        if self._chance(0.7):
+            limits = (max(0, debt - 1), debt, debt + 1, debt + 100, debt + 100)
+            row += f" limit={self.random.choice(limits)}"
+        if self._chance(0.3):
+            row += f" overage={self.random.choice(POLICIES)}"
+        return row
+
+    def _update_tenant(self) -> str:
+        row = "acme"
+        if self._chance(0.3):
+            row += f" status={self.random.choice(('ACTIVE', 'SUSPENDED'))}"
+        if self._chance(0.5):
+            row += f" overage={self.random.choice(POLICIES)}"
+        return row + f" extensions={self.random.randrange(3)}" if self._chance(0.3) else row
 
     _unfreeze = _freeze
     _close_budget = _freeze

@@ -13,6 +13,7 @@ import pytest
 from bursar.authority.render import render
 from bursar.core.commands import (
     AnyCommand,
+    BudgetEdit,
     Commit,
     CreateBudget,
     CreateKey,
@@ -23,8 +24,13 @@ from bursar.core.commands import (
     Freeze,
     Fund,
     Idempotency,
+    KeyEdit,
     Release,
     Reserve,
+    TenantEdit,
+    UpdateBudget,
+    UpdateKey,
+    UpdateTenant,
 )
 from bursar.core.entry import Entry, digest
 from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
@@ -89,7 +95,7 @@ KEY = ApiKey(
     name="bot",
     status=KeyStatus.ACTIVE,
     permissions=("reservations:create",),
-    scope_filter=(),
+    scope_filter=("agent:bot",),
     created_at_ms=0,
     expires_at_ms=START_MS + 10**9,
 )
@@ -137,6 +143,17 @@ STORY: list[tuple[int, AnyCommand]] = [
         ),
     ),
     (2_002, Freeze(tenant="acme", scope=TOP, unit=Unit.TOKENS)),
+    (
+        2_002,
+        UpdateBudget(
+            tenant="acme", scope=BOT, unit=USD, limit_unit=USD, edit=BudgetEdit(overdraft_limit=900)
+        ),
+    ),
+    (2_002, UpdateKey(tenant="acme", key_id="key_1", edit=KeyEdit(permissions=("balances:read",)))),
+    (
+        2_002,
+        UpdateTenant(tenant="acme", edit=TenantEdit(name="Acme"), status=TenantStatus.SUSPENDED),
+    ),
     (
         2_003,
         CreateTenant(tenant="beta", record=Tenant("beta", "Beta", TenantStatus.ACTIVE, 0)),
@@ -284,7 +301,8 @@ OPEN = next(
     for at, (_, command) in enumerate(STORY)
     if isinstance(command, Reserve) and command.reservation_id == "open"
 )
-NEW_KEY = next(at for at, (_, command) in enumerate(STORY) if isinstance(command, CreateKey))
+RENAME = next(at for at, (_, command) in enumerate(STORY) if isinstance(command, UpdateTenant))
+LAST_KEY = next(at for at, (_, command) in enumerate(STORY) if isinstance(command, UpdateKey))
 
 LOGS: dict[str, tuple[Callable[[list[Entry]], list[Entry]], str]] = {
     "answer altered": (
@@ -345,13 +363,15 @@ LOGS: dict[str, tuple[Callable[[list[Entry]], list[Entry]], str]] = {
     ),
     "another key": (
         lambda log: resealed(
-            changed(log, NEW_KEY, changes=states(log, NEW_KEY, "keys", 0, 1, "REVOKED"))
+            changed(log, LAST_KEY, changes=states(log, LAST_KEY, "keys", 0, 1, "REVOKED"))
         ),
         "tenant acme: API key key_1 is ['key_1', 'ACTIVE'",
     ),
     "another tenant's name": (
-        lambda log: resealed(changed(log, 0, changes=states(log, 0, "tenants", 0, 2, "Evil"))),
-        "tenant acme is ['acme', 'ACTIVE', 'Acme'], but the log says ['acme', 'ACTIVE', 'Evil']",
+        lambda log: resealed(
+            changed(log, RENAME, changes=states(log, RENAME, "tenants", 0, 2, "Evil"))
+        ),
+        "but the log says ['acme', 'SUSPENDED', 'Evil', None, ",
     ),
 }
 
@@ -388,7 +408,7 @@ OTHERS: dict[str, tuple[Callable[[Tampered], dict[str, Any]], str]] = {
     ),
     "a head was moved": (
         lambda reader: {"heads": lambda: {**reader.sound.heads(), "acme": Head(99, "0" * 64, 0)}},
-        "log of tenant acme: ends at entry 16",
+        "log of tenant acme: ends at entry 19",
     ),
     "a head is gone": (
         lambda reader: {"heads": lambda: {"beta": reader.sound.heads()["beta"]}},
@@ -408,7 +428,7 @@ OTHERS: dict[str, tuple[Callable[[Tampered], dict[str, Any]], str]] = {
                 None,
             )
         },
-        "tenant beta is ['beta', 'CLOSED', 'Beta']",
+        "tenant beta is ['beta', 'CLOSED', 'Beta', ",
     ),
     "a key is gone": (
         lambda reader: {"key": lambda key_id: None},
@@ -445,6 +465,27 @@ def test_other_falsifications_are_found(reader: Tampered, case: str) -> None:
     report = look(reader)
     assert not report.ok
     assert any(expected in finding for finding in report.findings), report.findings
+
+
+def test_a_log_of_the_first_version_is_sound(reader: Tampered) -> None:
+    """States of tenants and keys that end earlier are compared as far as they go."""
+
+    def older(log: list[Entry]) -> list[Entry]:
+        for at, entry in enumerate(log):
+            recorded = json.loads(entry.changes)
+            for kind, length in (("tenants", 3), ("keys", 4)):
+                if kind in recorded:
+                    recorded[kind] = [state[:length] for state in recorded[kind]]
+            log[at] = replace(entry, changes=json.dumps(recorded))
+        return resealed(log)
+
+    reader.falsify_log(older)
+    heads = dict(reader.sound.heads())
+    last = older(list(reader.sound.entries("acme")))[-1]
+    vars(reader)["heads"] = lambda: heads | {"acme": Head(last.seq, last.entry_hash, last.at_ms)}
+    assert look(reader).findings == ()
+    vars(reader)["key"] = lambda key_id: replace(KEY, status=KeyStatus.REVOKED)
+    assert ["API key key_1" in finding for finding in look(reader).findings] == [True]
 
 
 def test_findings_are_limited(reader: Tampered) -> None:
@@ -491,9 +532,11 @@ ROWS = {
     "reservation dropped": "DELETE FROM reservation WHERE reservation_id = 'open'",
     "tenant reopened": "UPDATE tenant SET status = 'SUSPENDED' WHERE tenant = 'beta'",
     "key revoked": "UPDATE api_key SET status = 'REVOKED'",
+    "key reaches further": "UPDATE api_key SET scope_filter = '[]'",
+    "longer leases": "UPDATE tenant SET ttl_max_ms = ttl_max_ms + 1 WHERE tenant = 'acme'",
     "entry altered": "UPDATE entry SET key = 'other' WHERE seq = 8",
     "entry dropped": "DELETE FROM entry WHERE seq = 3",
-    "last entry dropped": "DELETE FROM entry WHERE tenant = 'acme' AND seq = 16",
+    "last entry dropped": "DELETE FROM entry WHERE tenant = 'acme' AND seq = 19",
     "head moved": "UPDATE head SET seq = seq - 1",
     "budget dropped": "DELETE FROM budget WHERE unit = 'TOKENS'",
 }

@@ -20,7 +20,6 @@ from bursar.wire import admin as wire
 from bursar.wire.codec import decode, encode
 from bursar.wire.timestamps import parse_timestamp
 
-
 IDEMPOTENCY_KEY_LENGTH_MAX = 256
 
 

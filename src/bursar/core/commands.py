@@ -7,10 +7,11 @@ gives the same outcome. JSON texts are canonical and opaque.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from bursar.core.state import ApiKey, Budget, Tenant
-from bursar.vocabulary import ActorType, FundOperation, OveragePolicy, Unit
+from bursar.vocabulary import ActorType, FundOperation, OveragePolicy, TenantStatus, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,35 @@ class CloseBudget(BudgetCommand):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetEdit:
+    """Properties of a budget to replace; None leaves one as it is."""
+
+    overdraft_limit: int | None = None
+    overage_policy: OveragePolicy | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateBudget(BudgetCommand):
+    """Change what a budget allows, but none of its amounts."""
+
+    edit: BudgetEdit
+    limit_unit: Unit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantEdit:
+    """Settings of a tenant to replace; None leaves one as it is."""
+
+    name: str | None = None
+    metadata: str | None = None
+    overage_policy: OveragePolicy | None = None
+    ttl_default_ms: int | None = None
+    ttl_max_ms: int | None = None
+    extensions_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateTenant(Command):
     """Open a tenant; the same id and name again is a no-op."""
 
@@ -178,8 +208,21 @@ class CreateTenant(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateTenant(Command):
+    """Change a tenant's settings, suspend it or reactivate it; closing is `CloseTenant`."""
+
+    edit: TenantEdit
+    status: TenantStatus | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloseTenant(Command):
-    """End a tenant: budgets closed, reservations released, keys revoked, in one step."""
+    """End a tenant: budgets closed, reservations released, keys revoked, in one step.
+
+    It carries the settings that were to change with it, so that both happen or neither.
+    """
+
+    edit: TenantEdit = field(default_factory=TenantEdit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +230,25 @@ class CreateKey(Command):
     """Register an API key by the hash of its secret."""
 
     record: ApiKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyEdit:
+    """Properties of a key to replace; None leaves one as it is."""
+
+    name: str | None = None
+    description: str | None = None
+    permissions: tuple[str, ...] | None = None
+    scope_filter: tuple[str, ...] | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateKey(Command):
+    """Change what a key may do and how it is called, never its secret or its end."""
+
+    key_id: str
+    edit: KeyEdit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +272,17 @@ AnyCommand = (
     | Freeze
     | Unfreeze
     | CloseBudget
+    | UpdateBudget
     | CreateTenant
+    | UpdateTenant
     | CloseTenant
     | CreateKey
+    | UpdateKey
     | RevokeKey
 )
+
+
+def edited(edit: BudgetEdit | TenantEdit | KeyEdit) -> dict[str, Any]:
+    """Return what an edit replaces, by the name of the field."""
+    sent = {part.name: getattr(edit, part.name) for part in fields(edit)}
+    return {name: value for name, value in sent.items() if value is not None}

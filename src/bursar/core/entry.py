@@ -14,15 +14,23 @@ from typing import Any
 
 from bursar.core.commands import (
     CloseBudget,
+    CloseTenant,
     Command,
     Debit,
     Extend,
     Freeze,
     Fund,
     Unfreeze,
+    UpdateBudget,
+    UpdateKey,
+    UpdateTenant,
+    edited,
 )
 from bursar.core.outcomes import Changes
 from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
+
+# How many values the states of tenants and keys had in logs of the first version.
+TENANT_STATE_FIRST, KEY_STATE_FIRST = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +144,9 @@ def _states(changes: Changes) -> dict[str, Any]:
     if changes.reservations:
         states["reservations"] = [_reservation_state(row) for row in changes.reservations]
     if changes.tenants:
-        states["tenants"] = [_tenant_state(row) for row in changes.tenants]
+        states["tenants"] = [tenant_state(row) for row in changes.tenants]
     if changes.keys:
-        states["keys"] = [_key_state(row) for row in changes.keys]
+        states["keys"] = [key_state(row) for row in changes.keys]
     return states
 
 
@@ -146,7 +154,8 @@ def _asked(command: Command) -> dict[str, Any]:
     """Return what a caller said that no record keeps, under `asked`; absent if nothing.
 
     A reservation's row keeps its subject, action and metadata; a debit or a funding has no
-    row, so the log is where its circumstances are accounted for.
+    row, so the log is where its circumstances are accounted for. What an edit replaced is
+    kept here, because the next edit of the record replaces it again.
     """
     match command:
         case Debit():
@@ -174,6 +183,8 @@ def _asked(command: Command) -> dict[str, Any]:
             said = {"reason": command.reason}
         case Extend():
             said = {"extend_by_ms": command.extend_by_ms, "metadata": command.metadata}
+        case UpdateBudget() | UpdateTenant() | CloseTenant() | UpdateKey():
+            said = edited(command.edit)
         case _:
             return {}
     present = {name: value for name, value in said.items() if value is not None}
@@ -212,9 +223,32 @@ def _reservation_state(row: Reservation) -> list[Any]:
     ]
 
 
-def _tenant_state(row: Tenant) -> list[Any]:
-    return [row.tenant_id, row.status.value if row.status else None, row.name]
+def tenant_state(row: Tenant) -> list[Any]:
+    """Return `[id, status, name, overage, ttl_default, ttl_max, extensions_max, expiry]`.
+
+    In a log of the first version it ends after the name.
+    """
+    return [
+        row.tenant_id,
+        row.status.value if row.status else None,
+        row.name,
+        row.overage_policy.value if row.overage_policy else None,
+        row.ttl_default_ms,
+        row.ttl_max_ms,
+        row.extensions_max,
+        row.expiry_policy.value,
+    ]
 
 
-def _key_state(row: ApiKey) -> list[Any]:
-    return [row.key_id, row.status.value, row.key_prefix, list(row.permissions)]
+def key_state(row: ApiKey) -> list[Any]:
+    """Return `[id, status, prefix, permissions, scope_filter]`.
+
+    In a log of the first version it ends after the permissions.
+    """
+    return [
+        row.key_id,
+        row.status.value,
+        row.key_prefix,
+        list(row.permissions),
+        list(row.scope_filter),
+    ]

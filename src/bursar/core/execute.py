@@ -69,12 +69,18 @@ def _fresh(snapshot: Snapshot, command: c.AnyCommand, now: int) -> Changes | Ref
             return _run(budget.evaluate_unfreeze, budget.apply_turn, snapshot, command, now)
         case c.CloseBudget():
             return _run(budget.evaluate_close, budget.apply_turn, snapshot, command, now)
+        case c.UpdateBudget():
+            return _run(budget.evaluate_update, budget.apply_update, snapshot, command, now)
         case c.CreateTenant():
             return _run(tenant.evaluate_create, tenant.apply_create, snapshot, command, now)
+        case c.UpdateTenant():
+            return _run(tenant.evaluate_update, tenant.apply_update, snapshot, command, now)
         case c.CloseTenant():
             return _run(tenant.evaluate_close, tenant.apply_close, snapshot, command, now)
         case c.CreateKey():
             return _run(key.evaluate_create, key.apply_create, snapshot, command, now)
+        case c.UpdateKey():
+            return _run(key.evaluate_update, key.apply_update, snapshot, command, now)
         case c.RevokeKey():
             return _run(key.evaluate_revoke, key.apply_revoke, snapshot, command, now)
         case _:

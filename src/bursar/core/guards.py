@@ -103,6 +103,22 @@ def combined(refusals: Sequence[Refused]) -> Refused:
     return replace(first, fix=steps or None)
 
 
+def counts_in(budget: Budget, field: str, unit: Unit | None) -> Refused | None:
+    """Refuse an operator's amount (`field`) in another unit than the budget's."""
+    if unit is None or unit is budget.unit:
+        return None
+    return Refused(
+        ErrorCode.UNIT_MISMATCH,
+        f"{field}.unit is {unit}; budget {budget.scope} counts in {budget.unit}",
+        fix=f"Send {field} in {budget.unit}.",
+        details={
+            "scope": budget.scope,
+            "requested_unit": unit.value,
+            "expected_units": [budget.unit.value],
+        },
+    )
+
+
 def unbudgeted(snapshot: Snapshot, tenant: str, path: Sequence[str], unit: Unit) -> Refused:
     """Say why no budget along `path` counts in `unit`: the wrong unit, or none at all."""
     for scope in path:

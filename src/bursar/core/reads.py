@@ -25,6 +25,7 @@ from bursar.core.commands import (
     Release,
     Reserve,
     RevokeKey,
+    UpdateKey,
 )
 
 
@@ -60,7 +61,7 @@ def plan(commands: Iterable[AnyCommand]) -> Reads:
                 reads.scopes.add((tenant, command.budget.scope))
             case CreateKey():
                 reads.keys.add((tenant, command.record.key_id))
-            case RevokeKey():
+            case UpdateKey() | RevokeKey():
                 reads.keys.add((tenant, command.key_id))
             case CloseTenant():
                 reads.whole_tenants.add(tenant)

@@ -1,10 +1,15 @@
-"""Create, freeze, unfreeze and close one budget (protocol 3.9).
+"""Create, update, freeze, unfreeze and close one budget (protocol 3.9).
 
-| from   | freeze          | unfreeze        | close                     |
-|--------|-----------------|-----------------|---------------------------|
-| ACTIVE | FROZEN          | INVALID_REQUEST | CLOSED, if nothing is held |
-| FROZEN | INVALID_REQUEST | ACTIVE          | CLOSED, if nothing is held |
-| CLOSED | BUDGET_CLOSED   | BUDGET_CLOSED   | BUDGET_CLOSED             |
+| from   | freeze          | unfreeze        | close                      | update        |
+|--------|-----------------|-----------------|----------------------------|---------------|
+| ACTIVE | FROZEN          | INVALID_REQUEST | CLOSED, if nothing is held | updated       |
+| FROZEN | INVALID_REQUEST | ACTIVE          | CLOSED, if nothing is held | updated       |
+| CLOSED | BUDGET_CLOSED   | BUDGET_CLOSED   | BUDGET_CLOSED              | BUDGET_CLOSED |
+
+The ladder of an update, first refusal wins: tenant readable and not closed (INTERNAL_ERROR,
+TENANT_CLOSED), budget known (BUDGET_NOT_FOUND), unit of the limit (UNIT_MISMATCH), not
+closed (BUDGET_CLOSED). Whatever it changes, `is_over_limit` is `debt > overdraft_limit`
+afterwards; one that changes nothing at all leaves no entry.
 
 An INVALID_REQUEST here travels as 409: the request is in order, the state is not.
 
@@ -18,7 +23,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bursar.core import guards
-from bursar.core.commands import BudgetCommand, CloseBudget, CreateBudget, Freeze, Unfreeze
+from bursar.core.commands import (
+    BudgetCommand,
+    CloseBudget,
+    CreateBudget,
+    Freeze,
+    Unfreeze,
+    UpdateBudget,
+    edited,
+)
 from bursar.core.outcomes import BudgetAnswer, Changes, Refused
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget
@@ -36,6 +49,14 @@ class Open:
 class Turn:
     """A status change that will succeed."""
 
+    after: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """New properties that a budget can take; equal ones where nothing changes."""
+
+    before: Budget
     after: Budget
 
 
@@ -64,6 +85,33 @@ def apply_create(command: CreateBudget, plan: Open, now_ms: int) -> Changes:
     """Save the new budget."""
     del command, now_ms
     return Changes(BudgetAnswer(plan.budget, created=True), budgets=(plan.budget,))
+
+
+def evaluate_update(snapshot: Snapshot, command: UpdateBudget, now_ms: int) -> Update | Refused:
+    """Decide what the new properties make of the budget."""
+    del now_ms
+    refusal = guards.tenant_closed(snapshot, command.tenant)
+    if refusal is not None:
+        return refusal
+    budget = guards.known_budget(snapshot, command.tenant, command.scope, command.unit)
+    if isinstance(budget, Refused):
+        return budget
+    refusal = guards.counts_in(budget, "overdraft_limit", command.limit_unit)
+    if refusal is None and budget.status is BudgetStatus.CLOSED:
+        refusal = guards.budget_open(budget)
+    if refusal is not None:
+        return refusal
+    after = replace(budget, **edited(command.edit))
+    return Update(budget, replace(after, is_over_limit=after.debt > after.overdraft_limit))
+
+
+def apply_update(command: UpdateBudget, plan: Update, now_ms: int) -> Changes:
+    """Save the budget with its new properties."""
+    del command
+    if plan.after == plan.before:
+        return Changes(BudgetAnswer(plan.before), recorded=False)
+    after = replace(plan.after, updated_at_ms=now_ms)
+    return Changes(BudgetAnswer(after), budgets=(after,))
 
 
 def evaluate_freeze(snapshot: Snapshot, command: Freeze, now_ms: int) -> Turn | Refused:

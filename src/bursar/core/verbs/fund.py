@@ -51,18 +51,11 @@ def evaluate(snapshot: Snapshot, command: Fund, now_ms: int) -> Funding | Refuse
     budget = guards.known_budget(snapshot, command.tenant, command.scope, command.unit)
     if isinstance(budget, Refused):
         return budget
-    for field, unit in (("amount", command.amount_unit), ("spent", command.spent_unit)):
-        if unit is not None and unit is not budget.unit:
-            return Refused(
-                ErrorCode.UNIT_MISMATCH,
-                f"{field}.unit is {unit}; budget {budget.scope} counts in {budget.unit}",
-                fix=f"Send {field} in {budget.unit}.",
-                details={
-                    "scope": budget.scope,
-                    "requested_unit": unit.value,
-                    "expected_units": [budget.unit.value],
-                },
-            )
+    refusal = guards.counts_in(budget, "amount", command.amount_unit) or guards.counts_in(
+        budget, "spent", command.spent_unit
+    )
+    if refusal is not None:
+        return refusal
     refusal = guards.budget_open(budget)
     if refusal is not None:
         return refusal
