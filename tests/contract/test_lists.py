@@ -12,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bursar.core.state import Budget, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Reservation, Tenant
 from bursar.ledger.ports import (
     BudgetQuery,
     BudgetSort,
+    KeyQuery,
+    KeySort,
     Page,
     ReservationQuery,
     ReservationSort,
@@ -26,15 +28,16 @@ from bursar.ledger.ports import (
 from bursar.vocabulary import (
     AMOUNT_MAX,
     BudgetStatus,
+    KeyStatus,
     OveragePolicy,
     ReservationStatus,
     TenantStatus,
     Unit,
 )
 from contract.backends import Backend
-from contract.records import TOKENS, USD, budget, put, reservation, tenant
+from contract.records import NOW_MS, TOKENS, USD, api_key, budget, put, reservation, tenant
 
-Query = TenantQuery | BudgetQuery | ReservationQuery
+Query = TenantQuery | BudgetQuery | ReservationQuery | KeyQuery
 per_example = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -46,6 +49,8 @@ def ask(store: Store, query: Query) -> Page[Any]:
             return store.reader.budgets(query)
         case ReservationQuery():
             return store.reader.reservations(query)
+        case KeyQuery():
+            return store.reader.keys(query)
 
 
 def walk(store: Store, query: Query) -> list[Any]:
@@ -389,6 +394,73 @@ def test_budget_search(store: Store, search: str, found: set[str]) -> None:
     assert scopes(store, BudgetQuery(tenant=None, search=search)) == found
 
 
+# --- keys -------------------------------------------------------------------------------
+
+
+def key_ids(store: Store, **wanted: Any) -> set[str]:
+    return {row.key_id for row in walk(store, KeyQuery(now_ms=NOW_MS, **wanted))}
+
+
+def test_keys_of_one_tenant_or_all(store: Store) -> None:
+    """Tenant and prefix are compared exactly; without a tenant all keys are listed."""
+    put(
+        store,
+        api_key("k1"),
+        api_key("k2", tenant="acme-corp", key_prefix="cyc_live_ABCDE"),
+        api_key("k3", key_prefix="cyc_live_x%"),
+    )
+    assert key_ids(store) == {"k1", "k2", "k3"}
+    assert key_ids(store, tenant="acme") == {"k1", "k3"}
+    assert key_ids(store, tenant="acm") == set()
+    assert key_ids(store, tenant="%") == set()
+    assert key_ids(store, key_prefix="cyc_live_abcde") == {"k1"}
+    assert key_ids(store, key_prefix="cyc_live_") == set()
+    assert key_ids(store, tenant="acme", key_prefix="cyc_live_ABCDE") == set()
+
+
+def test_a_key_is_listed_by_its_status_of_the_moment(store: Store) -> None:
+    """A key whose time has come counts as EXPIRED, to the millisecond; a revoked one does not."""
+    put(
+        store,
+        api_key("on", expires_at_ms=NOW_MS + 1),
+        api_key("over", expires_at_ms=NOW_MS),
+        api_key("ended", expires_at_ms=NOW_MS, status=KeyStatus.REVOKED),
+        api_key("noted", expires_at_ms=NOW_MS + 1, status=KeyStatus.EXPIRED),
+    )
+    assert key_ids(store, status=KeyStatus.ACTIVE) == {"on"}
+    assert key_ids(store, status=KeyStatus.EXPIRED) == {"over", "noted"}
+    assert key_ids(store, status=KeyStatus.REVOKED) == {"ended"}
+    later = KeyQuery(now_ms=NOW_MS + 1, status=KeyStatus.ACTIVE)
+    assert walk(store, later) == []
+    by_status = KeyQuery(now_ms=NOW_MS, sort_by=KeySort.STATUS, descending=False, limit=1)
+    rows = walk(store, by_status)
+    assert [row.key_id for row in rows] == ["on", "noted", "over", "ended"]
+    assert rows[2].status is KeyStatus.ACTIVE, "the row is as it is stored"
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("BOT", {"key_a", "key_b"}),
+        ("key_", {"key_a", "key_b", "key_c"}),
+        ("%", {"key_c"}),
+        ("GRÖSSE", {"key_b"}),
+        ("cyc_live", set()),
+        ("acme", set()),
+        ("hash", set()),
+    ],
+)
+def test_key_search(store: Store, search: str, found: set[str]) -> None:
+    """A search is a case-insensitive part of id or name, and of nothing else."""
+    put(
+        store,
+        api_key("key_a", name="a bot"),
+        api_key("key_b", name="Bot: Größe"),
+        api_key("key_c", name="100%", description="bot"),
+    )
+    assert key_ids(store, search=search) == found
+
+
 # --- order and pages --------------------------------------------------------------------
 
 
@@ -676,8 +748,76 @@ def test_tenant_pages(backend: Backend, data: st.DataObject) -> None:
         assert walk(store, query) == wanted
 
 
+KEY_VALUES: dict[KeySort, Callable[[ApiKey], Any]] = {
+    KeySort.KEY_ID: lambda row: row.key_id,
+    KeySort.NAME: lambda row: row.name,
+    KeySort.TENANT_ID: lambda row: row.tenant,
+    KeySort.STATUS: lambda row: key_status(row),
+    KeySort.CREATED_AT: lambda row: row.created_at_ms,
+    KeySort.EXPIRES_AT: lambda row: row.expires_at_ms,
+}
+
+
+def key_status(row: ApiKey) -> str:
+    over = row.status is KeyStatus.ACTIVE and row.expires_at_ms <= 20
+    return "EXPIRED" if over else row.status.value
+
+
+@per_example
+@given(data=st.data())
+def test_key_pages(backend: Backend, data: st.DataObject) -> None:
+    """Any filter, order and page size: each matching row once, in the order of a plain sort."""
+    rows = data.draw(
+        st.lists(
+            st.builds(
+                lambda tenant, key_id, **changes: api_key(key_id, tenant=tenant, **changes),
+                tenant=few_owners,
+                key_id=st.text("kx", min_size=2, max_size=2),
+                name=st.sampled_from(["x", "X", "xy", "é", ""]),
+                status=st.sampled_from(KeyStatus),
+                created_at_ms=few_times,
+                expires_at_ms=st.sampled_from([10, 20, 21]),
+            ),
+            max_size=14,
+            unique_by=lambda row: (row.tenant, row.key_id),
+        )
+    )
+    query = data.draw(
+        st.builds(
+            KeyQuery,
+            now_ms=st.just(20),
+            tenant=st.none() | few_owners,
+            status=st.none() | st.sampled_from(KeyStatus),
+            search=st.sampled_from([None, "x", "K", "É"]),
+            sort_by=st.sampled_from(KeySort),
+            descending=st.booleans(),
+            limit=limits,
+        )
+    )
+
+    def fits(row: ApiKey) -> bool:
+        part = (query.search or "").lower()
+        return (
+            query.tenant in (None, row.tenant)
+            and query.status in (None, key_status(row))
+            and (part in row.key_id.lower() or part in row.name.lower())
+        )
+
+    wanted = ordered(
+        [row for row in rows if fits(row)],
+        KEY_VALUES[query.sort_by],
+        lambda row: f"{row.key_id}/{row.tenant}",
+        query.descending,
+    )
+    with backend.fresh() as store:
+        if rows:
+            put(store, *rows)
+        assert walk(store, query) == wanted
+
+
 def test_every_order_is_compared() -> None:
     """No sort key is left out of the properties above."""
     assert RESERVATION_VALUES.keys() == set(ReservationSort)
     assert BUDGET_VALUES.keys() == set(BudgetSort)
     assert TENANT_VALUES.keys() == set(TenantSort)
+    assert KEY_VALUES.keys() == set(KeySort)

@@ -18,7 +18,7 @@ from bursar.core.entry import Entry
 from bursar.core.reads import Reads
 from bursar.core.snapshot import RecordKey, Snapshot
 from bursar.core.state import ApiKey, Budget, Head, Recorded, Reservation, Tenant
-from bursar.vocabulary import BudgetStatus, ReservationStatus, TenantStatus, Unit
+from bursar.vocabulary import BudgetStatus, KeyStatus, ReservationStatus, TenantStatus, Unit
 
 Row = TypeVar("Row")
 
@@ -92,6 +92,17 @@ class TenantSort(StrEnum):
     CREATED_AT = "created_at"
 
 
+class KeySort(StrEnum):
+    """Keys that a list of API keys sorts by."""
+
+    KEY_ID = "key_id"
+    NAME = "name"
+    TENANT_ID = "tenant_id"
+    STATUS = "status"
+    CREATED_AT = "created_at"
+    EXPIRES_AT = "expires_at"
+
+
 SortValue = int | float | str
 After = tuple[SortValue, str]
 """Where a page ends: the last row's sort value and its id, which breaks ties ascending."""
@@ -156,6 +167,26 @@ class TenantQuery:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyQuery:
+    """Filters combine with AND; `tenant` None means all tenants.
+
+    `search` is a case-insensitive part of id or name. A status is that of `now_ms`: an
+    ACTIVE key whose time has come counts, and sorts, as EXPIRED; the row is as stored. The
+    id that breaks ties is `key_id/tenant`.
+    """
+
+    now_ms: int
+    tenant: str | None = None
+    status: KeyStatus | None = None
+    key_prefix: str | None = None
+    search: str | None = None
+    sort_by: KeySort = KeySort.CREATED_AT
+    descending: bool = True
+    after: After | None = None
+    limit: int = 50
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     """Rows of one page, and where the next one starts if there is more."""
@@ -197,6 +228,10 @@ class Reader(Protocol):
 
     def key(self, key_id: str) -> ApiKey | None:
         """Return one API key whoever owns it, or None."""
+        ...
+
+    def keys(self, query: KeyQuery) -> Page[ApiKey]:
+        """Return a page of API keys."""
         ...
 
     def key_by_hash(self, secret_hash: str) -> ApiKey | None:

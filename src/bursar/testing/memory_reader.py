@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bursar.core import scopes
 from bursar.core.entry import Entry
 from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
-from bursar.ledger.ports import BudgetQuery, Page, ReservationQuery, TenantQuery
+from bursar.ledger.ports import BudgetQuery, KeyQuery, Page, ReservationQuery, TenantQuery
 from bursar.testing import paging
 from bursar.testing.tables import Tables
 from bursar.vocabulary import ReservationStatus, Unit
@@ -90,6 +90,17 @@ class MemoryReader:
         with self._tables.locked():
             found = (row for row in self._tables.keys.values() if row.key_id == key_id)
             return next(found, None)
+
+    def keys(self, query: KeyQuery) -> Page[ApiKey]:
+        """Return a page of API keys."""
+        with self._tables.locked():
+            return paging.page(
+                (row for row in self._tables.keys.values() if _key_fits(row, query)),
+                lambda row: paging.key_place(row, query.sort_by, query.now_ms),
+                descending=query.descending,
+                after=query.after,
+                limit=query.limit,
+            )
 
     def key_by_hash(self, secret_hash: str) -> ApiKey | None:
         """Return the API key with this keyed hash of its secret, or None."""
@@ -173,6 +184,15 @@ def _budget_fits(row: Budget, query: BudgetQuery) -> bool:
         and (query.scope_prefix is None or _under(row.scope, query.scope_prefix))
         and scopes.contains(row.scope, query.segments)
         and _mentions(query.search, row.tenant, row.scope)
+    )
+
+
+def _key_fits(row: ApiKey, query: KeyQuery) -> bool:
+    return (
+        query.tenant in (None, row.tenant)
+        and query.status in (None, row.status_at(query.now_ms))
+        and query.key_prefix in (None, row.key_prefix)
+        and _mentions(query.search, row.key_id, row.name)
     )
 
 

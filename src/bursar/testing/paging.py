@@ -11,8 +11,16 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import TypeVar, assert_never
 
-from bursar.core.state import Budget, Reservation, Tenant
-from bursar.ledger.ports import After, BudgetSort, Page, ReservationSort, SortValue, TenantSort
+from bursar.core.state import ApiKey, Budget, Reservation, Tenant
+from bursar.ledger.ports import (
+    After,
+    BudgetSort,
+    KeySort,
+    Page,
+    ReservationSort,
+    SortValue,
+    TenantSort,
+)
 
 Row = TypeVar("Row")
 
@@ -66,6 +74,11 @@ def tenant_place(row: Tenant, sort_by: TenantSort) -> After:
     return _tenant_value(row, sort_by), row.tenant_id
 
 
+def key_place(row: ApiKey, sort_by: KeySort, now_ms: int) -> After:
+    """Return where an API key stands in a list."""
+    return _key_value(row, sort_by, now_ms), f"{row.key_id}/{row.tenant}"
+
+
 def _reservation_value(row: Reservation, sort_by: ReservationSort) -> SortValue:
     match sort_by:
         case ReservationSort.RESERVATION_ID:
@@ -116,5 +129,23 @@ def _tenant_value(row: Tenant, sort_by: TenantSort) -> SortValue:
             return row.status.value if row.status else ""
         case TenantSort.CREATED_AT:
             return row.created_at_ms
+        case _:
+            assert_never(sort_by)
+
+
+def _key_value(row: ApiKey, sort_by: KeySort, now_ms: int) -> SortValue:
+    match sort_by:
+        case KeySort.KEY_ID:
+            return row.key_id
+        case KeySort.NAME:
+            return row.name
+        case KeySort.TENANT_ID:
+            return row.tenant
+        case KeySort.STATUS:
+            return row.status_at(now_ms).value
+        case KeySort.CREATED_AT:
+            return row.created_at_ms
+        case KeySort.EXPIRES_AT:
+            return row.expires_at_ms
         case _:
             assert_never(sort_by)

@@ -20,6 +20,8 @@ from bursar.ledger.ports import (
     After,
     BudgetQuery,
     BudgetSort,
+    KeyQuery,
+    KeySort,
     Page,
     ReservationQuery,
     ReservationSort,
@@ -59,6 +61,16 @@ _TENANT_SORT = {
     TenantSort.NAME: "name",
     TenantSort.STATUS: "coalesce(status, '')",
     TenantSort.CREATED_AT: "created_at_ms",
+}
+
+_KEY_ID = "(key_id || '/' || tenant)"
+_KEY_SORT = {
+    KeySort.KEY_ID: "key_id",
+    KeySort.NAME: "name",
+    KeySort.TENANT_ID: "tenant",
+    KeySort.STATUS: "status_now",
+    KeySort.CREATED_AT: "created_at_ms",
+    KeySort.EXPIRES_AT: "expires_at_ms",
 }
 
 
@@ -193,6 +205,21 @@ class SqliteReader:
             f"SELECT {rows.API_KEY} FROM api_key WHERE key_id = ?", (key_id,), rows.key
         )
 
+    def keys(self, query: KeyQuery) -> Page[ApiKey]:
+        """Return a page of API keys."""
+        where = _Where()
+        where.add("tenant = ?", query.tenant)
+        where.add("status_now = ?", query.status)
+        where.add("key_prefix = ?", query.key_prefix)
+        where.search("key_id", "name", query.search)
+        # `now_ms` is an integer; in the text it keeps one order of values for all pages.
+        table = (
+            f"(SELECT *, CASE WHEN status = 'ACTIVE' AND expires_at_ms <= {int(query.now_ms)} "
+            "THEN 'EXPIRED' ELSE status END AS status_now FROM api_key)"
+        )
+        sort = _KEY_SORT[query.sort_by]
+        return self._page(table, rows.API_KEY, rows.key, where, sort, _KEY_ID, query)
+
     def key_by_hash(self, secret_hash: str) -> ApiKey | None:
         """Return the API key with this keyed hash of its secret, or None."""
         sql = f"SELECT {rows.API_KEY} FROM api_key WHERE secret_hash = ?"
@@ -284,7 +311,7 @@ class SqliteReader:
         where: _Where,
         sort: str,
         row_id: str,
-        query: TenantQuery | BudgetQuery | ReservationQuery,
+        query: TenantQuery | BudgetQuery | ReservationQuery | KeyQuery,
     ) -> Page[Row]:
         """Return up to `limit` rows; one more is fetched to know whether there are any."""
         where.after(sort, row_id, query.descending, query.after)
