@@ -22,8 +22,11 @@ MINIMAL: dict[type[Request], dict[str, Any]] = {
     admin.TenantUpdateRequest: {},
     admin.BudgetCreateRequest: {"scope": "tenant:acme", "unit": "TOKENS", "allocated": AMOUNT},
     admin.BudgetFundingRequest: {"operation": "CREDIT", "amount": AMOUNT},
+    admin.BudgetUpdateRequest: {},
     admin.BudgetStatusTransitionRequest: {},
     admin.ApiKeyCreateRequest: {"tenant_id": "acme", "name": "production"},
+    admin.ApiKeyUpdateRequest: {},
+    admin.ApiKeyValidationRequest: {"key_secret": "cyc_live_x"},
 }
 
 NAME_CASES: tuple[list[object], list[tuple[object, str]]] = (
@@ -100,6 +103,19 @@ TENANT_SETTINGS = {
     "max_reservation_ttl_ms": LEASE_CASES,
     "max_reservation_extensions": COUNT_CASES,
 }
+KEY_SETTINGS: dict[str, tuple[list[object], list[tuple[object, str]]]] = {
+    "name": NAME_CASES,
+    "description": (
+        ["", "x" * 1024],
+        [("x" * 1025, "must be at most 1024 characters long, got 1025")],
+    ),
+    "permissions": (
+        [[], [permission.value for permission in Permission]],
+        [("balances:read", 'must be an array, got "balances:read"')],
+    ),
+    "scope_filter": ([[], ["workspace:eng", "agent:*"]], [("a", "must be an array, got ")]),
+    "metadata": FREE_CASES,
+}
 CASES: dict[type[Request], dict[str, tuple[list[object], list[tuple[object, str]]]]] = {
     admin.TenantCreateRequest: {
         "tenant_id": ID_CASES,
@@ -155,25 +171,32 @@ CASES: dict[type[Request], dict[str, tuple[list[object], list[tuple[object, str]
         "metadata": FREE_CASES,
         "scope": ([], [("tenant:acme", "unknown field")]),
     },
+    admin.BudgetUpdateRequest: {
+        "overdraft_limit": AMOUNT_CASES,
+        "commit_overage_policy": POLICY_CASES,
+        "metadata": FREE_CASES,
+        "allocated": ([], [(AMOUNT, "unknown field")]),
+        "status": ([], [("FROZEN", "unknown field")]),
+    },
     admin.BudgetStatusTransitionRequest: {
         "reason": REASON_CASES,
         "metadata": FREE_CASES,
         "status": ([], [("FROZEN", "unknown field")]),
     },
+    admin.ApiKeyUpdateRequest: {
+        **KEY_SETTINGS,
+        "expires_at": ([], [(WHEN, "unknown field")]),
+        "status": ([], [("ACTIVE", "unknown field")]),
+        "tenant_id": ([], [("acme", "unknown field")]),
+    },
+    admin.ApiKeyValidationRequest: {
+        "key_secret": (["", "cyc_live_x"], [(5, "must be a string, got 5")]),
+        "tenant_id": ([], [("acme", "unknown field")]),
+    },
     admin.ApiKeyCreateRequest: {
         "tenant_id": (["acme"], [(1, "must be a string, got 1")]),
-        "name": NAME_CASES,
-        "description": (
-            ["", "x" * 1024],
-            [("x" * 1025, "must be at most 1024 characters long, got 1025")],
-        ),
-        "permissions": (
-            [[], [permission.value for permission in Permission]],
-            [("balances:read", 'must be an array, got "balances:read"')],
-        ),
-        "scope_filter": ([[], ["workspace:eng", "agent:*"]], [("a", "must be an array, got ")]),
+        **KEY_SETTINGS,
         "expires_at": TIME_CASES,
-        "metadata": FREE_CASES,
         "key_secret": ([], [("cyc_live_x", "unknown field")]),
     },
 }
@@ -306,6 +329,11 @@ RESPONSES: list[tuple[type[Any], dict[str, Any], bool]] = [
     ),
     (admin.ApiKey, {**KEY, "name": "n", "metadata": {"a": 1}}, True),
     (admin.ApiKeyListResponse, {"keys": [KEY]}, False),
+    (
+        admin.ApiKeyValidationResponse,
+        {"valid": False, "tenant_id": "", "reason": "KEY_NOT_FOUND"},
+        False,
+    ),
     (
         admin.ApiKeyCreateResponse,
         {

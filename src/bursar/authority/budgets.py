@@ -12,7 +12,14 @@ from bursar.authority.admin import budget_named, may, maybe_json, owner, scope_o
 from bursar.authority.authority import Authority, idempotency, origin, require_reach
 from bursar.authority.call import Answer, Call, refuse
 from bursar.authority.paging import SEARCH_LENGTH_MAX, Query
-from bursar.core.commands import CreateBudget, Freeze, Fund, Unfreeze
+from bursar.core.commands import (
+    BudgetEdit,
+    CreateBudget,
+    Freeze,
+    Fund,
+    Unfreeze,
+    UpdateBudget,
+)
 from bursar.core.state import Budget
 from bursar.ledger.ports import BudgetQuery, BudgetSort
 from bursar.vocabulary import BudgetStatus, ErrorCode, FundOperation, Permission, Unit
@@ -107,6 +114,26 @@ async def lookup_budget(authority: Authority, call: Call) -> Answer:
     if row is None:
         raise refuse(ErrorCode.BUDGET_NOT_FOUND, f"Budget not found: scope {scope}, unit {unit}")
     return Answer(200, encode(render.budget(row)))
+
+
+async def update_budget(authority: Authority, call: Call) -> Answer:
+    """`PATCH /v1/admin/budgets?scope&unit`: what it allows, none of its amounts."""
+    tenant, scope, unit = budget_named(call)
+    request = decode(wire.BudgetUpdateRequest, call.body)
+    limit = request.overdraft_limit
+    command = UpdateBudget(
+        tenant=tenant,
+        origin=origin(call, on_behalf=True),
+        scope=scope,
+        unit=unit,
+        limit_unit=limit.unit if limit else None,
+        edit=BudgetEdit(
+            overdraft_limit=limit.amount if limit else None,
+            overage_policy=request.commit_overage_policy,
+            metadata=maybe_json(request.metadata),
+        ),
+    )
+    return await authority.answer(command)
 
 
 async def fund_budget(authority: Authority, call: Call) -> Answer:

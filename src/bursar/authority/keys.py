@@ -6,17 +6,21 @@ key. Whatever else is told of a key is told without it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bursar import ids
+from bursar.authority import render
 from bursar.authority.admin import maybe_json
 from bursar.authority.authority import Authority, origin
 from bursar.authority.call import Answer, Call, refuse
-from bursar.authority.paging import Query
+from bursar.authority.paging import SEARCH_LENGTH_MAX, Query
 from bursar.authority.principal import capabilities, hash_secret
-from bursar.core.commands import CreateKey, RevokeKey
+from bursar.core.commands import CreateKey, KeyEdit, RevokeKey, UpdateKey
 from bursar.core.outcomes import KeyAnswer
 from bursar.core.state import ApiKey
 from bursar.invariant import require
-from bursar.vocabulary import DEFAULT_PERMISSIONS, ErrorCode, KeyStatus
+from bursar.ledger.ports import KeyQuery, KeySort
+from bursar.vocabulary import DEFAULT_PERMISSIONS, ErrorCode, KeyStatus, TenantStatus
 from bursar.wire import admin as wire
 from bursar.wire.codec import decode, encode
 from bursar.wire.timestamps import format_timestamp, parse_timestamp
@@ -64,14 +68,45 @@ async def create_key(authority: Authority, call: Call) -> Answer:
     return Answer(sent.status, encode(body))
 
 
+async def list_keys(authority: Authority, call: Call) -> Answer:
+    """`GET /v1/admin/api-keys`: filtered, sorted, paged; a status is that of this moment."""
+    query, now_ms = Query(call.query), authority.clock.now_ms()
+    wanted = KeyQuery(
+        now_ms=now_ms,
+        tenant=query.text("tenant_id"),
+        status=query.choice("status", KeyStatus),
+        search=query.text("search", SEARCH_LENGTH_MAX),
+        sort_by=query.choice("sort_by", KeySort) or KeySort.CREATED_AT,
+        descending=query.descending(),
+        limit=query.limit(100),
+        after=query.after("keys"),
+    )
+    page = authority.reader.keys(wanted)
+    rows = [render.api_key(replace(row, status=row.status_at(now_ms))) for row in page.rows]
+    return Answer(200, query.page("keys", rows, page))
+
+
+async def update_key(authority: Authority, call: Call) -> Answer:
+    """`PATCH /v1/admin/api-keys/{key_id}`; lists are replaced whole."""
+    row = _known(authority, call)
+    request = decode(wire.ApiKeyUpdateRequest, call.body)
+    permissions, scope_filter = request.permissions, request.scope_filter
+    edit = KeyEdit(
+        name=request.name,
+        description=request.description,
+        permissions=None if permissions is None else tuple(p.value for p in permissions),
+        scope_filter=None if scope_filter is None else tuple(scope_filter),
+        metadata=maybe_json(request.metadata),
+    )
+    command = UpdateKey(tenant=row.tenant, origin=origin(call), key_id=row.key_id, edit=edit)
+    return await authority.answer(command)
+
+
 async def revoke_key(authority: Authority, call: Call) -> Answer:
     """`DELETE /v1/admin/api-keys/{key_id}`: final."""
-    key_id = call.path["key_id"]
     reason = Query(call.query).text("reason", REASON_LENGTH_MAX)
-    row = authority.reader.key(key_id)
-    if row is None:
-        raise refuse(ErrorCode.NOT_FOUND, f"API key not found: {key_id[:80]}")
-    command = RevokeKey(tenant=row.tenant, origin=origin(call), key_id=key_id, reason=reason)
+    row = _known(authority, call)
+    command = RevokeKey(tenant=row.tenant, origin=origin(call), key_id=row.key_id, reason=reason)
     return await authority.answer(command)
 
 
@@ -90,3 +125,64 @@ async def introspect(authority: Authority, call: Call) -> Answer:
         if principal.scope_filter:
             body["scope_filter"] = list(principal.scope_filter)
     return Answer(200, encode(body))
+
+
+async def validate(authority: Authority, call: Call) -> Answer:
+    """`POST /v1/auth/validate`: what a secret is good for, 200 whether it is or not."""
+    request = decode(wire.ApiKeyValidationRequest, call.body)
+    key = authority.reader.key_by_hash(hash_secret(authority.pepper, request.key_secret))
+    if key is None:
+        return _unusable(None, _unknown(authority, request.key_secret))
+    reason = _why_unusable(authority, key)
+    if reason is not None:
+        return _unusable(key, reason)
+    body: dict[str, object] = {
+        "valid": True,
+        "tenant_id": key.tenant,
+        "key_id": key.key_id,
+        "permissions": list(key.permissions),
+        "expires_at": format_timestamp(key.expires_at_ms),
+    }
+    if key.scope_filter:
+        body["scope_filter"] = list(key.scope_filter)
+    return Answer(200, encode(body))
+
+
+def _unknown(authority: Authority, secret: str) -> str:
+    """Tell a secret that resembles a stored key's from one that resembles none."""
+    if len(secret) < ids.KEY_PREFIX_LENGTH:
+        return "KEY_NOT_FOUND"
+    prefix = secret[: ids.KEY_PREFIX_LENGTH]
+    query = KeyQuery(now_ms=authority.clock.now_ms(), key_prefix=prefix, limit=1)
+    return "INVALID_KEY" if authority.reader.keys(query).rows else "KEY_NOT_FOUND"
+
+
+def _why_unusable(authority: Authority, key: ApiKey) -> str | None:
+    """Climb the checks of protocol 6.1 and 10.3; None if the key may be used for anything."""
+    status = key.status_at(authority.clock.now_ms())
+    if status is not KeyStatus.ACTIVE:
+        return f"KEY_{status.value}"
+    if not key.tenant:
+        return "KEY_NOT_OWNED_BY_TENANT"
+    tenant = authority.reader.tenant(key.tenant)
+    if tenant is None:
+        return "TENANT_NOT_FOUND"
+    if tenant.status is None:
+        return "INTERNAL_ERROR"
+    return None if tenant.status is TenantStatus.ACTIVE else f"TENANT_{tenant.status.value}"
+
+
+def _unusable(key: ApiKey | None, reason: str) -> Answer:
+    body: dict[str, object] = {"valid": False, "tenant_id": "", "reason": reason}
+    if key is not None:
+        expires_at = format_timestamp(key.expires_at_ms)
+        body |= {"tenant_id": key.tenant, "key_id": key.key_id, "expires_at": expires_at}
+    return Answer(200, encode(body))
+
+
+def _known(authority: Authority, call: Call) -> ApiKey:
+    key_id = call.path["key_id"]
+    row = authority.reader.key(key_id)
+    if row is None:
+        raise refuse(ErrorCode.NOT_FOUND, f"API key not found: {key_id[:80]}")
+    return row

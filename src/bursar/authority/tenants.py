@@ -1,7 +1,8 @@
 """Tenants on the admin plane (protocol 10.2).
 
-The rule that lives here: a tenant's id is final, and a record that cannot be read is said
-to be unreadable, not shown half.
+The rule that lives here: a tenant's id is final, and so is its end; what one request
+changes, changes in one step. A record that cannot be read is said to be unreadable, not
+shown half.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from bursar.authority.admin import maybe_json
 from bursar.authority.authority import Authority, origin
 from bursar.authority.call import Answer, Call, refuse
 from bursar.authority.paging import SEARCH_LENGTH_MAX, Query
-from bursar.core.commands import CreateTenant
+from bursar.core.commands import CloseTenant, CreateTenant, TenantEdit, UpdateTenant
 from bursar.core.state import Tenant
 from bursar.ledger.ports import TenantQuery, TenantSort
 from bursar.vocabulary import (
@@ -72,6 +73,28 @@ async def list_tenants(authority: Authority, call: Call) -> Answer:
     page = authority.reader.tenants(wanted)
     rows = [render.tenant(_readable(row)) for row in page.rows]
     return Answer(200, query.page("tenants", rows, page))
+
+
+async def update_tenant(authority: Authority, call: Call) -> Answer:
+    """`PATCH /v1/admin/tenants/{tenant_id}`: settings, suspend, reactivate, close.
+
+    Closing takes along whatever else the request changes, in one command.
+    """
+    tenant_id = call.path["tenant_id"]
+    request = decode(wire.TenantUpdateRequest, call.body)
+    edit = TenantEdit(
+        name=request.name,
+        metadata=maybe_json(request.metadata),
+        overage_policy=request.default_commit_overage_policy,
+        ttl_default_ms=request.default_reservation_ttl_ms,
+        ttl_max_ms=request.max_reservation_ttl_ms,
+        extensions_max=request.max_reservation_extensions,
+    )
+    if request.status is TenantStatus.CLOSED:
+        return await authority.answer(CloseTenant(tenant=tenant_id, origin=origin(call), edit=edit))
+    return await authority.answer(
+        UpdateTenant(tenant=tenant_id, origin=origin(call), edit=edit, status=request.status)
+    )
 
 
 def _readable(row: Tenant) -> Tenant:

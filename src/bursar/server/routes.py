@@ -66,7 +66,26 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute(
         "GET", "/v1/admin/tenants/{tenant_id}", "getTenant", tenants.get_tenant, Access.OPERATOR
     ),
+    ApiRoute(
+        "PATCH",
+        "/v1/admin/tenants/{tenant_id}",
+        "updateTenant",
+        tenants.update_tenant,
+        Access.OPERATOR,
+        forgets_keys=True,
+    ),
     ApiRoute("POST", "/v1/admin/api-keys", "createApiKey", keys.create_key, Access.OPERATOR),
+    ApiRoute(
+        "GET", "/v1/admin/api-keys", "listApiKeys", keys.list_keys, Access.OPERATOR, reads=True
+    ),
+    ApiRoute(
+        "PATCH",
+        "/v1/admin/api-keys/{key_id}",
+        "updateApiKey",
+        keys.update_key,
+        Access.OPERATOR,
+        forgets_keys=True,
+    ),
     ApiRoute(
         "DELETE",
         "/v1/admin/api-keys/{key_id}",
@@ -79,6 +98,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute(
         "GET", "/v1/admin/budgets", "listBudgets", budgets.list_budgets, Access.EITHER, reads=True
     ),
+    ApiRoute("PATCH", "/v1/admin/budgets", "updateBudget", budgets.update_budget, Access.OPERATOR),
     ApiRoute(
         "GET", "/v1/admin/budgets/lookup", "lookupBudget", budgets.lookup_budget, Access.EITHER
     ),
@@ -92,6 +112,9 @@ ROUTES: tuple[ApiRoute, ...] = (
         "unfreezeBudget",
         budgets.unfreeze_budget,
         Access.OPERATOR,
+    ),
+    ApiRoute(
+        "POST", "/v1/auth/validate", "validateApiKey", keys.validate, Access.OPERATOR, reads=True
     ),
     ApiRoute("GET", "/v1/auth/introspect", "introspectAuth", keys.introspect, Access.EITHER),
 )

@@ -147,6 +147,14 @@ class BudgetFundingRequest(Request):
     metadata: FreeObject | None = None
 
 
+class BudgetUpdateRequest(Request):
+    """Change what a budget allows; an absent field is left as it is, `metadata` replaced whole."""
+
+    overdraft_limit: Amount | None = None
+    commit_overage_policy: WireOveragePolicy | None = None
+    metadata: FreeObject | None = None
+
+
 class BudgetStatusTransitionRequest(Request):
     """Freeze or unfreeze a budget; the body is optional and so is everything in it."""
 
@@ -222,6 +230,34 @@ class ApiKeyCreateRequest(Request):
     scope_filter: list[PlainText] | None = None
     expires_at: Timestamp | None = None
     metadata: FreeObject | None = None
+
+
+class ApiKeyUpdateRequest(Request):
+    """Change a key; an absent field is left as it is, a list or `metadata` replaced whole."""
+
+    name: Name | None = None
+    description: Description | None = None
+    permissions: list[WirePermission] | None = None
+    scope_filter: list[PlainText] | None = None
+    metadata: FreeObject | None = None
+
+
+class ApiKeyValidationRequest(Request):
+    """Ask whether a secret is that of a key which may be used now."""
+
+    key_secret: PlainText
+
+
+class ApiKeyValidationResponse(OpenWire):
+    """What a secret is good for. `reason` exactly when `valid` is false."""
+
+    valid: bool
+    tenant_id: str
+    key_id: str | None = None
+    permissions: list[str] | None = None
+    scope_filter: list[str] | None = None
+    expires_at: Timestamp | None = None
+    reason: str | None = None
 
 
 class ApiKeyCreateResponse(OpenWire):
