@@ -61,6 +61,10 @@ def settle(**fields: Any) -> Callable[[Tenant], Any]:
     return lambda tenant: {"idempotency_key": fresh("k")} | fields
 
 
+def empty(tenant: Tenant) -> Any:
+    return {}
+
+
 def new_budget(tenant: Tenant) -> Any:
     scope = tenant.path(f"{BOT}/toolset:{fresh('x')}")
     return {"scope": scope, "unit": "TOKENS", "allocated": amount(1)}
@@ -136,6 +140,20 @@ MATRIX = [
     ),
     Row(
         *("revokeApiKey", "DELETE", "/v1/admin/api-keys/{key_id}", nothing),
+        *(None, UNAUTHORIZED, "operator"),
+    ),
+    Row(
+        *("updateTenant", "PATCH", "/v1/admin/tenants/{tenant}", empty, None),
+        *(UNAUTHORIZED, "operator"),
+    ),
+    Row("updateBudget", "PATCH", f"{BUDGETS}{NAMED}", empty, None, UNAUTHORIZED, "operator"),
+    Row("listApiKeys", "GET", "/v1/admin/api-keys", nothing, None, UNAUTHORIZED, "operator"),
+    Row(
+        *("updateApiKey", "PATCH", "/v1/admin/api-keys/{key_id}", empty, None),
+        *(UNAUTHORIZED, "operator"),
+    ),
+    Row(
+        *("validateApiKey", "POST", "/v1/auth/validate", lambda t: {"key_secret": t.secret}),
         *(None, UNAUTHORIZED, "operator"),
     ),
     Row("introspectAuth", "GET", "/v1/auth/introspect", nothing, None, None, "either"),

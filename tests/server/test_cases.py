@@ -19,7 +19,6 @@ NAMED = re.compile(r'"""Cases? ((?:\d+(?:, | and )?)+): ')
 ELSEWHERE: dict[int, tuple[str, str | None]] = {
     15: ("a sweep cannot be asked for twice over HTTP", "tests/core/test_expire.py"),
     44: ("a key is forgotten after 24 hours", "tests/core/test_replay.py"),
-    47: ("there is no PATCH of a tenant yet", "tests/core/test_terms.py"),
     69: ("there are no webhooks yet", None),
     70: ("there are no webhooks yet", None),
     71: ("there are no webhooks yet", None),
@@ -28,7 +27,6 @@ ELSEWHERE: dict[int, tuple[str, str | None]] = {
     74: ("there are no webhooks yet", None),
     76: ("there are no bulk actions yet", None),
     77: ("there are no bulk actions yet", None),
-    78: ("there is no PATCH of a tenant yet", "tests/core/test_tenant.py"),
 }
 
 

@@ -85,7 +85,7 @@ def test_which_tenant(tenant: Tenant) -> None:
         ("PUT", "/v1/reservations", "GET, POST"),
         ("DELETE", "/v1/decide", "POST"),
         ("POST", "/v1/balances", "GET"),
-        ("PATCH", "/v1/admin/tenants/x", "GET"),
+        ("DELETE", "/v1/admin/tenants/x", "GET, PATCH"),
         ("HEAD", "/v1/balances", "GET"),
         ("OPTIONS", "/v1/reservations/x/commit", "POST"),
         ("TRACE", "/v1/auth/introspect", "GET"),
