@@ -262,7 +262,7 @@ BAD_SETTINGS: list[tuple[list[str], dict[str, str], str]] = [
     (["surplus"], {}, "surplus"),
     ([], {"BURSAR_QUEUE_MAX": "many"}, "BURSAR_QUEUE_MAX: must be a whole number"),
     ([], {"BURSAR_BODY_BYTES_MAX": "0"}, "BURSAR_BODY_BYTES_MAX: must be at least"),
-    ([], {"BURSAR_SWEEP_INTERVAL_MS": "60000"}, "sweep_interval_ms: must be at most"),
+    ([], {"BURSAR_SWEEP_INTERVAL_MS": "60000"}, "BURSAR_SWEEP_INTERVAL_MS: must be at most"),
     ([], {"BURSAR_ADMIN_KEY": "short"}, "admin_key: must have at least"),
 ]
 

@@ -149,6 +149,23 @@ def test_a_good_body_of_the_largest_size(funded: Tenant) -> None:
     assert funded.reservation(answer.json()["reservation_id"]).json()["metadata"] == metadata
 
 
+def test_a_message_never_grows_with_the_request(unchanged: Tenant) -> None:
+    """What was sent is quoted, but a quarter of a megabyte of it helps nobody."""
+    long = "x" * 200_000
+    admin = unchanged.server.admin
+    budget = {"unit": "TOKENS", "allocated": {"unit": "TOKENS", "amount": 1}}
+    for refused in (
+        admin("POST", "/v1/admin/budgets", budget | {"tenant_id": unchanged.id, "scope": long}),
+        admin("POST", "/v1/admin/budgets", budget | {"tenant_id": long, "scope": "tenant:a"}),
+        admin("POST", "/v1/admin/api-keys", {"tenant_id": long, "name": "k"}),
+        unchanged.reserve(1, below=f"agent:{long}"),
+        unchanged.get("/v1/reservations", tenant=long[:50_000]),
+        unchanged.get("/v1/admin/budgets/lookup", unit="TOKENS", scope=long[:50_000]),
+    ):
+        assert refused.status_code in (400, 403, 404)
+        assert len(refused.json()["message"]) <= 4_000
+
+
 def test_text_of_every_kind_comes_back_as_it_was(funded: Tenant) -> None:
     """Quotes, escapes, controls, right-to-left, emoji and code points without a name."""
     odd = '"\\/\b\f\n\r\t\x1b\x7f\u2028\u202e\u200b\ufeff\uffff\U0001f680\U0010ffff</script>'
