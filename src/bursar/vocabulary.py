@@ -75,6 +75,22 @@ class KeyStatus(StrEnum):
 
 
 @unique
+class PolicyStatus(StrEnum):
+    """Whether a policy is looked at."""
+
+    ACTIVE = "ACTIVE"
+    DISABLED = "DISABLED"
+
+
+@unique
+class MeterKind(StrEnum):
+    """What a policy's rate limits count."""
+
+    RESERVE = "reserve"
+    COMMIT = "commit"
+
+
+@unique
 class ExpiryPolicy(StrEnum):
     """What the sweep does with a reservation whose lease and grace are over."""
 
@@ -213,3 +229,4 @@ TTL_MS_MIN, TTL_MS_MAX, TTL_MS_DEFAULT = 1_000, 86_400_000, 60_000
 TTL_MS_CAP_DEFAULT = 3_600_000
 GRACE_MS_MAX, GRACE_MS_DEFAULT = 60_000, 5_000
 EXTENSIONS_MAX_DEFAULT = 10
+POLICIES_ACTIVE_MAX = 200

@@ -11,12 +11,24 @@ from bursar.core.entry import Entry, digest
 from bursar.core.reads import Reads
 from bursar.core.scopes import prefixes
 from bursar.core.snapshot import Snapshot
-from bursar.core.state import GENESIS, ApiKey, Budget, Head, Recorded, Reservation, Tenant
+from bursar.core.state import (
+    GENESIS,
+    ApiKey,
+    Budget,
+    Head,
+    Meter,
+    Policy,
+    Recorded,
+    Reservation,
+    Tenant,
+)
 from bursar.ledger.ports import Saves, Store, Work
 from bursar.vocabulary import (
     BudgetStatus,
     KeyStatus,
+    MeterKind,
     OveragePolicy,
+    PolicyStatus,
     ReservationStatus,
     TenantStatus,
     Unit,
@@ -24,7 +36,7 @@ from bursar.vocabulary import (
 
 NOW_MS = 1_750_000_000_000
 TOKENS, USD = Unit.TOKENS, Unit.USD_MICROCENTS
-Record = Tenant | Budget | Reservation | ApiKey
+Record = Tenant | Budget | Reservation | ApiKey | Policy | Meter
 
 
 def tenant(tenant_id: str = "acme", **changes: Any) -> Tenant:
@@ -105,6 +117,24 @@ def api_key(key_id: str = "key_1", *, tenant: str = "acme", **changes: Any) -> A
     return replace(plain, **changes)
 
 
+def policy(policy_id: str = "pol_1", *, tenant: str = "acme", **changes: Any) -> Policy:
+    plain = Policy(
+        tenant=tenant,
+        policy_id=policy_id,
+        name=f"name of {policy_id}",
+        scope_pattern="agent:*",
+        status=PolicyStatus.ACTIVE,
+        created_at_ms=NOW_MS,
+        updated_at_ms=NOW_MS,
+    )
+    return replace(plain, **changes)
+
+
+def meter(scope_path: str = "tenant:acme", *, tenant: str = "acme", **changes: Any) -> Meter:
+    plain = Meter(tenant, scope_path, "pol_1", MeterKind.RESERVE, NOW_MS - NOW_MS % 60_000, 1)
+    return replace(plain, **changes)
+
+
 def entry(after: Head = GENESIS, *, tenant: str = "acme", **changes: Any) -> Entry:
     """Return the entry that follows `after`, with the right hash."""
     plain = Entry(
@@ -158,6 +188,11 @@ def add(saves: Saves, record: Record) -> None:
             saves.reservations[record.tenant, record.reservation_id] = record
         case ApiKey():
             saves.keys[record.tenant, record.key_id] = record
+        case Policy():
+            saves.policies[record.tenant, record.policy_id] = record
+        case Meter():
+            where = (record.tenant, record.scope_path, record.policy_id, record.kind)
+            saves.meters[where] = record
 
 
 def add_entry(saves: Saves, line: Entry, keep_until_ms: int = NOW_MS + 86_400_000) -> None:

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from bursar.core.entry import Entry
 from bursar.core.scopes import prefixes
-from bursar.core.state import GENESIS, ApiKey, Budget, Head, Reservation, Tenant
+from bursar.core.state import (
+    GENESIS,
+    ApiKey,
+    Budget,
+    Head,
+    LeaseRule,
+    Meter,
+    Policy,
+    RateLimits,
+    Reservation,
+    Tenant,
+)
 from bursar.vocabulary import (
     AMOUNT_MAX,
     GRACE_MS_MAX,
@@ -20,7 +31,9 @@ from bursar.vocabulary import (
     BudgetStatus,
     ExpiryPolicy,
     KeyStatus,
+    MeterKind,
     OveragePolicy,
+    PolicyStatus,
     ReservationStatus,
     RolloverPolicy,
     TenantStatus,
@@ -28,7 +41,7 @@ from bursar.vocabulary import (
 )
 from contract import records
 
-Row = TypeVar("Row", Tenant, Budget, Reservation, ApiKey)
+Row = TypeVar("Row", Tenant, Budget, Reservation, ApiKey, Policy, LeaseRule, RateLimits, Meter)
 
 AWKWARD = [
     "",
@@ -63,7 +76,7 @@ json_texts = st.sampled_from(JSON_TEXTS)
 scope_values = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-", min_size=1, max_size=128)
 
 
-def whole(kind: Callable[..., Row], **fields: Any) -> Row:
+def whole(kind: Callable[..., Row], /, **fields: Any) -> Row:
     """Make a record of `kind`; a field that is left to its default is not tested and an error."""
     row = kind(**fields)
     left_out = {field.name for field in dataclasses.fields(row)} - fields.keys()
@@ -195,6 +208,44 @@ api_keys: st.SearchStrategy[ApiKey] = st.builds(
     metadata=maybe(json_texts),
     revoked_at_ms=maybe(int64s),
     revoked_reason=maybe(texts),
+)
+
+policies: st.SearchStrategy[Policy] = st.builds(
+    partial(whole, Policy),
+    tenant=texts,
+    policy_id=texts,
+    name=texts,
+    scope_pattern=texts,
+    status=st.sampled_from(PolicyStatus),
+    created_at_ms=int64s,
+    updated_at_ms=int64s,
+    priority=int64s,
+    description=maybe(texts),
+    caps=maybe(json_texts),
+    overage_policy=maybe(st.sampled_from(OveragePolicy)),
+    lease=st.builds(
+        partial(whole, LeaseRule),
+        ttl_default_ms=maybe(int64s),
+        ttl_max_ms=maybe(int64s),
+        extensions_max=maybe(int64s),
+    ),
+    rates=st.builds(
+        partial(whole, RateLimits),
+        reservations_per_minute_max=maybe(int64s),
+        commits_per_minute_max=maybe(int64s),
+    ),
+    effective_from_ms=maybe(int64s),
+    effective_until_ms=maybe(int64s),
+)
+
+meters: st.SearchStrategy[Meter] = st.builds(
+    partial(whole, Meter),
+    tenant=texts,
+    scope_path=texts,
+    policy_id=texts,
+    kind=st.sampled_from(MeterKind),
+    window_start_ms=int64s,
+    count=int64s,
 )
 
 entry_fields: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(

@@ -3,6 +3,7 @@
 import pytest
 
 from bursar.core.reads import Reads
+from bursar.core.state import RateLimits
 from bursar.ledger.ports import BudgetQuery, ReservationQuery, StoreError, TenantQuery
 from bursar.vocabulary import ReservationStatus
 from contract.backends import Backend
@@ -16,6 +17,8 @@ from contract.records import (
     end_of,
     entry,
     load,
+    meter,
+    policy,
     put,
     reservation,
     tenant,
@@ -30,7 +33,8 @@ def test_everything_is_there_again(durable: Backend) -> None:
     settled = reservation("r-2", status=ReservationStatus.COMMITTED, finalized_at_ms=NOW_MS)
     first = entry(body="😀".encode(), reservation_id="r-1", lease_expires_at_ms=NOW_MS)
     second = entry(end_of(first), key="k-2")
-    put(store, tenant(), *rows, live, settled, api_key(), first, second)
+    limited, counted = policy(rates=RateLimits(5)), meter(count=3)
+    put(store, tenant(), *rows, live, settled, api_key(), limited, counted, first, second)
     pepper = store.reader.pepper()
 
     store = durable.reopen(store)
@@ -43,7 +47,11 @@ def test_everything_is_there_again(durable: Backend) -> None:
     assert list(reader.entries("acme")) == [first, second]
     assert reader.heads() == {"acme": end_of(second)}
     where = ("acme", "POST /v1/reservations", "k-1")
-    loaded = load(store, Reads(tenants={"acme"}, recorded={where}))
+    metered = {("acme", "tenant:acme")}
+    loaded = load(store, Reads(tenants={"acme"}, recorded={where}, metered=metered))
+    assert reader.policy("pol_1") == limited
+    assert loaded.policies == {"acme": (limited,)}
+    assert list(loaded.meters.values()) == [counted]
     assert loaded.recorded == {where: answer_of(first)}
     assert loaded.reservations == {("acme", "r-1"): live}
     assert loaded.head("acme") == end_of(second)

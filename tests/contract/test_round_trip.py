@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 
 from bursar.core.entry import Entry, digest
 from bursar.core.reads import Reads
-from bursar.core.state import ApiKey, Budget, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Meter, Policy, RateLimits, Reservation, Tenant
 from bursar.invariant import InvariantBroken
-from bursar.ledger.ports import Saves, Store, StoreError
+from bursar.ledger.ports import PolicyQuery, Saves, Store, StoreError
 from bursar.vocabulary import AMOUNT_MAX, TenantStatus
 from contract import strategies as make
 from contract.backends import Backend
@@ -23,6 +23,7 @@ from contract.records import (
     end_of,
     entry,
     load,
+    policy,
     put,
     reservation,
     tenant,
@@ -89,6 +90,30 @@ def test_api_key(backend: Backend, row: ApiKey) -> None:
 
 
 @per_example
+@given(row=make.policies)
+def test_policy(backend: Backend, row: Policy) -> None:
+    """A policy comes back whole, to the writer and to the reader."""
+    with backend.fresh() as store:
+        put(store, row)
+        loaded = load(store, Reads(policies={(row.tenant, row.policy_id)}))
+        assert loaded.policies == {row.tenant: (row,)}
+        assert store.reader.policy(row.policy_id) == row
+        assert list(store.reader.policies(PolicyQuery(tenant=row.tenant)).rows) == [row]
+
+
+@per_example
+@given(row=make.meters)
+def test_meter(backend: Backend, row: Meter) -> None:
+    """A meter comes back whole, to a writer whose policy has a rate limit."""
+    limited = policy(row.policy_id, tenant=row.tenant, rates=RateLimits(1))
+    with backend.fresh() as store:
+        put(store, row, limited)
+        reads = Reads(tenants={row.tenant}, metered={(row.tenant, row.scope_path)})
+        where = (row.tenant, row.scope_path, row.policy_id, row.kind)
+        assert load(store, reads).meters == {where: row}
+
+
+@per_example
 @given(log=make.logs())
 def test_log(backend: Backend, log: list[Entry]) -> None:
     """Entries, the head and the recorded answers come back, bodies to the byte."""
@@ -128,16 +153,18 @@ def test_recorded_body_is_the_same_bytes(store: Store, body: bytes) -> None:
 
 def test_a_second_save_replaces(store: Store) -> None:
     """Saving a record again under its key replaces every field that may change."""
-    put(store, tenant(), budget(), api_key())
+    put(store, tenant(), budget(), api_key(), policy(caps="{}"))
     after = (
         tenant(name="Acme 2", status=TenantStatus.SUSPENDED, updated_at_ms=NOW_MS + 1),
         budget(allocated=AMOUNT_MAX, spent=7, debt=3, is_over_limit=True, updated_at_ms=NOW_MS + 1),
         api_key(name="desk", revoked_at_ms=NOW_MS + 1, revoked_reason="lost"),
+        policy(name="other", scope_pattern="tenant:acme", rates=RateLimits(None, 3)),
     )
     put(store, *after)
     assert store.reader.tenant("acme") == after[0]
     assert store.reader.budget("acme", "tenant:acme", TOKENS) == after[1]
     assert store.reader.key("key_1") == after[2]
+    assert store.reader.policy("pol_1") == after[3]
 
 
 def test_texts_are_not_normalised(store: Store) -> None:
@@ -186,6 +213,9 @@ def test_no_record_is_no_record(store: Store) -> None:
             scopes={("acme", "tenant:acme")},
             reservations={("acme", "r-1")},
             keys={("acme", "key_1")},
+            policies={("acme", "pol_1")},
+            policy_names={("acme", "name of pol_1")},
+            metered={("acme", "tenant:acme")},
             recorded={("acme", "e", "k")},
             whole_tenants={"acme"},
         ),
@@ -195,6 +225,8 @@ def test_no_record_is_no_record(store: Store) -> None:
     assert not loaded.reservations
     assert not loaded.keys
     assert not loaded.recorded
+    assert not loaded.policies
+    assert not loaded.meters
     assert loaded.head("acme").seq == 0
     reader = store.reader
     assert reader.tenant("acme") is None
@@ -203,6 +235,8 @@ def test_no_record_is_no_record(store: Store) -> None:
     assert reader.owner_of("r-1") is None
     assert reader.key("key_1") is None
     assert reader.key_by_hash("") is None
+    assert reader.policy("pol_1") is None
+    assert not reader.policies(PolicyQuery(tenant="acme")).rows
     assert reader.heads() == {}
     assert list(reader.entries("acme")) == []
 

@@ -1,8 +1,8 @@
 """A second, naive ledger that foretells what the real one must answer.
 
-It was written from the protocol's text (sections 1.4, 1.5, 3, 4 and the settlement in its appendix
-B), shares no code with the core, and prefers the plainest way to the quick one: one tenant, plain
-dictionaries, integers. Where the two disagree, one of them misreads the protocol.
+It was written from the protocol's text (sections 1.4, 1.5, 3, 4, 5.2 and the settlement in its
+appendix B), shares no code with the core, and prefers the plainest way to the quick one: one
+tenant, plain dictionaries, integers. Where the two disagree, one of them misreads the protocol.
 """
 
 from dataclasses import dataclass, field
@@ -43,12 +43,17 @@ class Auditor:
     budgets: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     answers: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    policies: dict[str, dict[str, str]] = field(default_factory=dict)
+    counts: dict[tuple[str, str, str, int], int] = field(default_factory=dict)
     now: int = 0
     logged_ms: int = 0
 
     def given(self, kind: str, name: str, options: dict[str, str]) -> None:
         if kind == "tenant":
             self.tenant = {"status": "ACTIVE"} | SETTINGS | options
+            return
+        if kind == "policy":
+            self.policies[name] = options
             return
         numbers = {n: int(options.get(n, "0")) for n in ("allocated", "spent", "debt", "limit")}
         self.budgets[name, options.get("unit", "USD_MICROCENTS")] = numbers | {
@@ -134,8 +139,9 @@ class Auditor:
                 raise NoError("UNIT_MISMATCH", at=scope, asked=unit, units=",".join(units))
         raise NoError("NOT_FOUND", reason="BUDGET_NOT_FOUND")
 
-    def _admit(self, at: str, unit: str, estimate: int) -> list[str]:
+    def _admit(self, at: str, unit: str, estimate: int, *, live: bool = False) -> list[str]:
         self._guard(new_work=True)
+        where = self._spare(at, "reserves") if live else None
         found = self._along(at, unit)
         for scope in found:
             budget = self.budgets[scope, unit]
@@ -149,9 +155,43 @@ class Auditor:
                 raise NoError("BUDGET_EXCEEDED", scope=scope, remaining=left)
         if not found:
             self._somewhere(at, unit)
+        self._count(where)
         return found
 
-    def _policy(self, asked: str | None, scopes: list[str], unit: str) -> str:
+    def _rules(self, at: str) -> tuple[str, dict[str, str]]:
+        """Return the policy that counts at a path, its name first: "" and none if none does."""
+        found = []
+        for name, policy in self.policies.items():
+            since, until = span(policy.get("from", "-9999d")), span(policy.get("until", "9999d"))
+            inside = self.began_ms + since <= self.now <= self.began_ms + until
+            if inside and policy["status"] == "ACTIVE" and covers(policy["at"], at):
+                # As paths are written here, `acme` stands for `tenant:acme`.
+                length = len(policy["at"]) + (7 if policy["at"].startswith("acme") else 0)
+                found.append((-int(policy.get("priority", "0")), -length, name))
+        return (min(found)[2], self.policies[min(found)[2]]) if found else ("", {})
+
+    def _spare(self, at: str, kind: str) -> tuple[str, str, str, int] | None:
+        """Return where a fresh command is counted, None if nowhere; refuse one too many."""
+        name, policy = self._rules(at)
+        if kind not in policy:
+            return None
+        where = (name, at, kind, self.now // 60_000)
+        if self.counts.get(where, 0) >= int(policy[kind]):
+            raise NoError("LIMIT_EXCEEDED", policy=name, retry=f"{60_000 - self.now % 60_000}ms")
+        return where
+
+    def _count(self, where: tuple[str, str, str, int] | None) -> None:
+        if where is not None:
+            self.counts[where] = self.counts.get(where, 0) + 1
+
+    def _allowed(self, at: str) -> Said:
+        caps = self._rules(at)[1].get("caps")
+        if caps is None:
+            return "ALLOW", {"caps": None}
+        return "ALLOW_WITH_CAPS", {"caps": int(caps)}
+
+    def _policy(self, asked: str | None, at: str, scopes: list[str], unit: str) -> str:
+        asked = asked or self._rules(at)[1].get("overage")
         if asked is not None:
             return asked
         for scope in reversed(scopes):
@@ -170,7 +210,8 @@ class Auditor:
             if no.code not in DENIED:
                 raise
             return "DENY", {"reason": no.facts["reason"], "expires": None, "balances": None}
-        return "ALLOW", {"reason": None, "expires": None}
+        word, caps = self._allowed(at)
+        return word, caps | {"reason": None, "expires": None}
 
     def _reserve(
         self,
@@ -188,8 +229,12 @@ class Auditor:
         if dry_run == "yes":
             return self._decide(amount, at=at, unit=unit, key=key)
         estimate = int(amount)
-        scopes = self._admit(at, unit, estimate)
-        tenant = self.tenant or {}
+        scopes = self._admit(at, unit, estimate, live=True)
+        tenant = (self.tenant or {}) | {
+            name: value
+            for name, value in self._rules(at)[1].items()
+            if name in ("ttl", "ttl_max", "extensions")
+        }
         wanted = span(ttl) if ttl is not None else span(tenant.get("ttl", "60s"))
         expires = self.now + min(wanted, span(tenant.get("ttl_max", "1h")))
         for scope in scopes:
@@ -197,17 +242,19 @@ class Auditor:
         self.rows[name] = {
             "status": "ACTIVE",
             "unit": unit,
+            "at": at,
             "estimate": estimate,
             "scopes": scopes,
             "expires": expires,
             "grace": span(grace),
-            "overage": self._policy(overage, scopes, unit),
+            "overage": self._policy(overage, at, scopes, unit),
             "extensions": 0,
             "extensions_max": int(tenant.get("extensions", "10")),
             "swept": tenant.get("expiry") != "MANUAL_CLEANUP",
             "charged": None,
         }
-        return "ALLOW", self._told(scopes, unit) | {
+        word, caps = self._allowed(at)
+        return word, caps | self._told(scopes, unit) | {
             "id": name,
             "reserved": estimate,
             "expires": self._when(expires),
@@ -222,8 +269,18 @@ class Auditor:
             raise NoError("UNIT_MISMATCH", asked=unit, units=row["unit"])
         if self.now > row["expires"] + row["grace"]:
             raise NoError("RESERVATION_EXPIRED")
+        where = None
+        try:
+            where = self._spare(row["at"], "commits")
+        except NoError:
+            whole_seconds = -(-(60_000 - self.now % 60_000) // 1_000) * 1_000
+            if self.now + whole_seconds <= row["expires"] + row["grace"]:
+                raise
+            # Too late to wait: it passes, and counts, above what is allowed.
+            where = (self._rules(row["at"])[0], row["at"], "commits", self.now // 60_000)
         held = row["estimate"]
         charged = self._settle(row["scopes"], unit, held, actual, row["overage"])
+        self._count(where)
         row |= {"status": "COMMITTED", "charged": charged}
         back = held - charged if charged < held else None
         return "COMMITTED", self._told(row["scopes"], unit) | {"charged": charged, "released": back}
@@ -274,7 +331,7 @@ class Auditor:
         actual = int(amount)
         self._guard(new_work=True)
         scopes = self._along(at, unit)
-        policy = self._policy(overage, scopes, unit)
+        policy = self._policy(overage, at, scopes, unit)
         for scope in scopes:
             budget = self.budgets[scope, unit]
             self._open(scope, budget)
@@ -443,6 +500,20 @@ class Auditor:
 
 def remaining(budget: dict[str, Any]) -> int:
     return int(budget["allocated"] - budget["spent"] - budget["reserved"] - budget["debt"])
+
+
+def covers(pattern: str, path: str) -> bool:
+    """Say whether a pattern covers a path, segment by segment."""
+    want, have = pattern.split("/"), path.split("/")
+    last = want[-1]
+    if want[0] == "*":
+        return last in have
+    if last == "*":
+        return have[: len(want) - 1] == want[:-1] and len(have) >= len(want)
+    if last.endswith(":*"):
+        below = have[len(want) - 1 :] if have[: len(want) - 1] == want[:-1] else []
+        return any(segment.split(":")[0] == last[:-2] for segment in below)
+    return want == have
 
 
 def prefixes(path: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What happened, in the words of a table: one leading word and facts by name."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
@@ -14,12 +15,13 @@ from bursar.core.outcomes import (
     Extended,
     Funded,
     KeyAnswer,
+    PolicyAnswer,
     Refused,
     Released,
     Reserved,
     TenantAnswer,
 )
-from bursar.core.state import ApiKey, Budget, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Policy, Reservation, Tenant
 from bursar.ledger.service import Accepted
 from bursar.vocabulary import ErrorCode
 from core.values import policy_name, scope_path, short, shown, unit
@@ -37,6 +39,7 @@ def of_outcome(outcome: Accepted | Refused) -> Facts:
             "remaining": outcome.remaining,
             "says": outcome.message,
             "fix": outcome.fix,
+            "retry": span(outcome.retry_after_ms),
         } | _units(outcome.details)
     if outcome.answer is None:
         word, facts = "replay", {"id": outcome.reply.reservation_id}
@@ -50,8 +53,8 @@ def of_outcome(outcome: Accepted | Refused) -> Facts:
 
 def _units(details: Mapping[str, Any]) -> dict[str, object]:
     """Flatten the details of a unit mismatch: where, the unit asked for, the units there."""
-    if not details:
-        return {}
+    if "requested_unit" not in details:
+        return {"policy": details.get("policy_id")}
     return {
         "at": short(str(details["scope"])),
         "asked": details["requested_unit"],
@@ -64,9 +67,11 @@ def of_answer(answer: Answer) -> Facts:
         case Reserved():
             row = answer.reservation
             held = {"id": row.reservation_id, "reserved": row.estimate_amount}
+            held |= {"caps": _caps(answer.caps)}
             return answer.decision.value, held | _balances(answer.balances)
         case Decided():
             asked = {"id": None, "expires": None, "reason": answer.reason_code}
+            asked |= {"caps": _caps(answer.caps)}
             return answer.decision.value, asked | _balances(answer.balances)
         case Committed():
             facts = {"charged": answer.charged_amount, "released": answer.released_amount}
@@ -90,6 +95,8 @@ def of_answer(answer: Answer) -> Facts:
             word, facts = of_tenant(answer.tenant)
         case KeyAnswer():
             word, facts = of_key(answer.key)
+        case PolicyAnswer():
+            word, facts = of_policy(answer.policy)
         case _:
             assert_never(answer)
     return word, facts | {"created": answer.created}
@@ -175,9 +182,39 @@ def look(world: World, kind: str, name: str, options: Mapping[str, str]) -> Fact
             found = tables.reservations.get((owner, name))
         case "key":
             found = tables.keys.get((owner, name))
+        case "policy":
+            found = tables.policies.get((owner, name))
         case _:
             found = tables.tenants.get(name)
     return LOOKUPS[kind](found) if found else ("none", {})
+
+
+def of_policy(row: Policy) -> Facts:
+    lease = (row.lease.ttl_default_ms, row.lease.ttl_max_ms)
+    rates = (row.rates.reservations_per_minute_max, row.rates.commits_per_minute_max)
+    return row.status.value, {
+        "name": row.name,
+        "description": row.description,
+        "at": short(row.scope_pattern),
+        "priority": row.priority,
+        "caps": _caps(row.caps),
+        "overage": row.overage_policy and policy_name(row.overage_policy),
+        "ttl": "/".join(shown(span(part)) for part in lease),
+        "extensions": row.lease.extensions_max,
+        "rates": "/".join(map(shown, rates)),
+        "from": when(row.effective_from_ms),
+        "until": when(row.effective_until_ms),
+        "made": when(row.created_at_ms),
+        "updated": when(row.updated_at_ms),
+    }
+
+
+def _caps(text: str | None) -> int | None:
+    return None if text is None else json.loads(text)["max_tokens"]
+
+
+def span(length_ms: int | None) -> str | None:
+    return None if length_ms is None else f"{length_ms}ms"
 
 
 def of_log(entries: list[Entry]) -> Facts:
@@ -197,5 +234,6 @@ LOOKUPS: dict[str, Callable[[Any], Facts]] = {
     "reservation": of_reservation,
     "tenant": of_tenant,
     "key": of_key,
+    "policy": of_policy,
     "log": of_log,
 }

@@ -8,9 +8,10 @@ and an endpoint names the object that a path would name.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from bursar.core import commands as c
-from bursar.core.state import ApiKey, Budget, Tenant
+from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Tenant
 from bursar.vocabulary import (
     GRACE_MS_DEFAULT,
     ActorType,
@@ -19,10 +20,11 @@ from bursar.vocabulary import (
     FundOperation,
     KeyStatus,
     OveragePolicy,
+    PolicyStatus,
     RolloverPolicy,
     TenantStatus,
 )
-from core.values import amount, policy, scope_path, scope_paths, span_ms, unit
+from core.values import amount, pattern, policy, scope_path, scope_paths, span_ms, unit
 from core.world import START_MS
 
 Options = Mapping[str, str]
@@ -88,6 +90,64 @@ def budget(words: list[str], options: dict[str, str]) -> Budget:
         updated_at_ms=START_MS,
         overage_policy=policy(options.get("overage")),
         rollover_policy=RolloverPolicy.NONE,
+    )
+
+
+def rules(words: list[str], options: dict[str, str]) -> Policy:
+    """Return the policy that a row describes; `caps=5` is at most 5 tokens."""
+    said = _said(options)
+    return Policy(
+        tenant=options.get("as", "acme"),
+        policy_id=words[0],
+        name=options.get("name", words[0]),
+        scope_pattern=pattern(options.get("at", "acme")),
+        status=PolicyStatus(options.get("status", "ACTIVE")),
+        created_at_ms=START_MS,
+        updated_at_ms=START_MS,
+        priority=said["priority"] or 0,
+        description=options.get("description"),
+        caps=said["caps"],
+        overage_policy=said["overage_policy"],
+        lease=said["lease"] or LeaseRule(),
+        rates=said["rates"] or RateLimits(),
+        effective_from_ms=said["effective_from_ms"],
+        effective_until_ms=said["effective_until_ms"],
+    )
+
+
+def _said(options: dict[str, str]) -> dict[str, Any]:
+    """Return what a row says of a policy; times are spans since the world began."""
+
+    def read(name: str, reader: Callable[[str], Any]) -> Any:
+        return reader(options[name]) if name in options else None
+
+    lease = LeaseRule(read("ttl", span_ms), read("ttl_max", span_ms), read("extensions", int))
+    rates = RateLimits(read("reserves", int), read("commits", int))
+    caps = options.get("caps")
+    return {
+        "priority": read("priority", int),
+        "caps": {None: None, "none": "{}"}.get(caps, f'{{"max_tokens":{caps}}}'),
+        "overage_policy": policy(options.get("overage")),
+        "lease": lease if lease != LeaseRule() or options.get("lease") == "none" else None,
+        "rates": rates if rates != RateLimits() or options.get("rates") == "none" else None,
+        "effective_from_ms": read("from", lambda text: START_MS + span_ms(text)),
+        "effective_until_ms": read("until", lambda text: START_MS + span_ms(text)),
+    }
+
+
+def _create_policy(words: list[str], options: dict[str, str]) -> c.CreatePolicy:
+    return c.CreatePolicy(tenant="", record=rules(words, options))
+
+
+def _update_policy(words: list[str], options: dict[str, str]) -> c.UpdatePolicy:
+    status = options.get("status")
+    return c.UpdatePolicy(
+        tenant="",
+        policy_id=words[0],
+        name=options.get("name"),
+        description=options.get("description"),
+        status=None if status is None else PolicyStatus(status),
+        **_said(options),
     )
 
 
@@ -271,6 +331,8 @@ VERBS: dict[str, Callable[[list[str], dict[str, str]], c.AnyCommand]] = {
     "create_key": _create_key,
     "update_key": _update_key,
     "revoke_key": _revoke_key,
+    "create_policy": _create_policy,
+    "update_policy": _update_policy,
     "reserve": _reserve,
     "decide": _decide,
     "commit": _commit,

@@ -10,7 +10,7 @@
 The word after the arrow is a decision, a status, a count, `replay` (the very reply that the key
 got before) or an error code. Facts that a row does not name are not compared; `says=` and `fix=`
 name a part of the text. `given` stores a record past all rules; `budget`, `reservation`, `tenant`,
-`key` and `log` look something up.
+`key`, `policy` and `log` look something up.
 A leading `tenant:` is left out of scopes, amounts are `USD_MICROCENTS`, and times are spans
 since the world began.
 """
@@ -83,6 +83,8 @@ def give(world: World, row: Row) -> None:
     kind, *words = row.words
     if kind == "tenant":
         world.put(tenants=[script.tenant(words, row.options)])
+    elif kind == "policy":
+        world.put(policies=[script.rules(words, row.options)])
     else:
         world.put(budgets=[script.budget(words, row.options)])
 

@@ -15,12 +15,21 @@ from core.audit import audited
 
 SEEDS, BATCHES = 40, 200
 # What the random rows must have led to at least once, or they prove less than they seem to.
-MET = {*ErrorCode, "ALLOW", "DENY", "COMMITTED", "RELEASED", "EXPIRED", "APPLIED", "FUNDED"}
+MET = {
+    *ErrorCode,
+    "ALLOW",
+    "ALLOW_WITH_CAPS",
+    "DENY",
+    "COMMITTED",
+    "RELEASED",
+    "EXPIRED",
+    "APPLIED",
+    "FUNDED",
+}
 MET |= {"FROZEN", "CLOSED", "ACTIVE", "SUSPENDED", "replay"}
 NOT_THE_LEDGERS = {
     ErrorCode.UNAUTHORIZED,
     ErrorCode.INSUFFICIENT_PERMISSIONS,
-    ErrorCode.LIMIT_EXCEEDED,
     ErrorCode.KEY_REVOKED,
     ErrorCode.KEY_EXPIRED,
     ErrorCode.DUPLICATE_RESOURCE,

@@ -56,7 +56,6 @@ def test_every_code_of_the_core_is_the_outcome_of_a_row() -> None:
     assert set(ErrorCode.__members__) - returned == {
         "UNAUTHORIZED",  # HTTP
         "INSUFFICIENT_PERMISSIONS",  # HTTP
-        "LIMIT_EXCEEDED",  # HTTP
     }
 
 

@@ -27,6 +27,8 @@ create_key k
 update_tenant acme extensions=3
 update_budget acme limit=60
 update_key k name=bot
+create_policy p at=agent:* caps=5 reserves=9
+update_policy p caps=6
 reserve a 300 at=acme/agent:bot
 reserve b 100
 reserve c 10 unit=TOKENS
@@ -188,8 +190,12 @@ def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
         update_budget acme limit=70 overage=REJECT
         update_key k may=none
         close_tenant acme
+        create_tenant other
+        create_policy p as=other at=agent:* name=é priority=2 caps=5 overage=AWO ttl=1s \
+            extensions=3 commits=4 from=1s
     """)
-    changes = [entry.changes for entry in play(scenario).log("acme")]
+    world = play(scenario)
+    changes = [entry.changes for entry in world.log("acme")]
     assert changes[0] == (
         '{"tenants":[["acme","ACTIVE","Größe",null,60000,3600000,10,"AUTO_RELEASE"]]}'
     )
@@ -223,6 +229,10 @@ def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
         '{"budgets":[["tenant:acme","USD_MICROCENTS","CLOSED",1000,0,350,0,70,0]],'
         '"tenants":[["acme","CLOSED","Acme","ALLOW_WITH_OVERDRAFT",5000,3600000,10,'
         '"AUTO_RELEASE"]],"keys":[["k","REVOKED","cyc_live_abcde",[],["agent:*"]]]}'
+    )
+    assert world.log("other")[1].changes == (
+        '{"policies":[["p","ACTIVE","é",null,"agent:*",2,"{\\"max_tokens\\":5}",'
+        f'"ALLOW_WITH_OVERDRAFT",[1000,null,3],[null,4],[{START_MS + 1_000},null]]]}}'
     )
 
 

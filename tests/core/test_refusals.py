@@ -30,6 +30,7 @@ class Case:
     reason: str | None = None
     details: dict[str, object] = field(default_factory=dict)
     in_conflict: bool = False
+    retry_after_ms: int | None = None
 
     def __str__(self) -> str:
         return f"{self.code}: {self.request}"
@@ -400,7 +401,39 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize("case", TENANTS + BUDGETS + SETTLING + OPERATORS, ids=str)
+POLICIES = [
+    Case(
+        ["given budget acme allocated=9", "given policy p at=acme reserves=1", "reserve a 1"],
+        "reserve b 1",
+        ErrorCode.LIMIT_EXCEEDED,
+        "Policy p allows 1 reserve requests per minute at tenant:acme; send the same request "
+        "again in 40 s",
+        details={
+            "policy_id": "p",
+            "scope": "tenant:acme",
+            "limit": 1,
+            "window_ms": 60_000,
+            "retry_after_ms": 40_000,
+        },
+        retry_after_ms=40_000,
+    ),
+    Case(
+        ["given tenant acme", "create_policy p name=N"],
+        "create_policy q name=N",
+        ErrorCode.DUPLICATE_RESOURCE,
+        "Policy already exists: name 'N'; change it, or choose another name",
+    ),
+    Case(
+        ["given tenant acme", "create_policy p from=2s"],
+        "update_policy p until=1s",
+        ErrorCode.INVALID_REQUEST,
+        "effective_until: must not be earlier than effective_from",
+    ),
+    Case(["given tenant acme"], "update_policy p", ErrorCode.NOT_FOUND, "Policy not found: p"),
+]
+
+
+@pytest.mark.parametrize("case", TENANTS + BUDGETS + SETTLING + OPERATORS + POLICIES, ids=str)
 def test_what_a_refusal_says(case: Case) -> None:
     """Code, sentence, fix and numbers, and nothing else."""
     stage = Stage()
@@ -417,5 +450,6 @@ def test_what_a_refusal_says(case: Case) -> None:
         fix=case.fix,
         details=case.details,
         in_conflict=case.in_conflict,
+        retry_after_ms=case.retry_after_ms,
     )
     assert expected == refused

@@ -41,6 +41,11 @@ def scope_paths(text: str) -> tuple[str, ...]:
     return prefixes(scope_path(text))
 
 
+def pattern(text: str) -> str:
+    """Read a policy's pattern: a path, or one that begins with a star."""
+    return text if text.startswith("*") else scope_path(text)
+
+
 def short(scope: str | None) -> str:
     """Write a scope path as tables do."""
     return "-" if scope is None else scope.removeprefix("tenant:")

@@ -15,6 +15,10 @@ SCOPES = (
     "acme/workspace:w/agent:a",
     "acme/agent:b",
 )
+PATTERNS = (
+    *("acme", "acme/*", "acme/agent:*", "acme/workspace:w/*", "acme/agent:b"),
+    *("agent:*", "*/agent:a"),
+)
 SOME_UNITS = UNITS[:2]
 POLICIES = ("AIA", "AWO", "REJECT")
 VERBS = {
@@ -51,6 +55,7 @@ class Workload:
         rows = [self._tenant()] if self._chance(0.7) else []
         places = [(scope, unit) for scope in SCOPES for unit in SOME_UNITS]
         shares = dict(zip(SOME_UNITS, (0.7, 0.3), strict=True))
+        rows += [self._rules(f"p{n}") for n in range(4) if self._chance(0.4)]
         return rows + [self._budget(*place) for place in places if self._chance(shares[place[1]])]
 
     def between(self) -> str | None:
@@ -58,6 +63,8 @@ class Workload:
         status = (self.auditor.tenant or {"status": "ACTIVE"})["status"]
         if self._chance(0.01 if status == "ACTIVE" else 0.3) and self.auditor.tenant is not None:
             return self._tenant()
+        if self._chance(0.03):
+            return self._rules(f"p{self.random.randrange(4)}")
         if self._chance(0.4):
             spans = ("1ms", "1s", "1s", "1s", "3s", "5001ms", "30s", "-3s")
             return f"tick {self.random.choice(spans)}"
@@ -65,7 +72,7 @@ class Workload:
 
     def row(self) -> str:
         """Return the next request."""
-        if self._chance(0.0003):
+        if self._chance(0.0006):
             return "close_tenant acme"
         verb = self.random.choices(list(VERBS), list(VERBS.values()))[0]
         if verb == "again":
@@ -86,7 +93,7 @@ class Workload:
     # --- records ---------------------------------------------------------------------
 
     def _tenant(self) -> str:
-        status = self.random.choices(("ACTIVE", "SUSPENDED", "unreadable"), (40, 2, 1))[0]
+        status = self.random.choices(("ACTIVE", "SUSPENDED", "unreadable"), (40, 2, 2))[0]
         row = f"given tenant acme status={status}"
         if self._chance(0.3):
             row += f" overage={self.random.choice(POLICIES)}"
@@ -115,6 +122,25 @@ class Workload:
             row += " over=yes"
         if self._chance(0.3):
             row += f" overage={self.random.choice(POLICIES)}"
+        return row
+
+    def _rules(self, name: str) -> str:
+        status = "ACTIVE" if self._chance(0.8) else "DISABLED"
+        row = f"given policy {name} at={self.random.choice(PATTERNS)} status={status}"
+        for option, values, share in (
+            ("priority", ("0", "1", "2"), 0.5),
+            ("caps", ("1", "2"), 0.3),
+            ("overage", POLICIES, 0.3),
+            ("ttl", ("1s", "30s", "2h"), 0.3),
+            ("ttl_max", ("10s", "2h", "2d"), 0.3),
+            ("extensions", ("0", "1"), 0.2),
+            ("reserves", ("1", "2", "5"), 0.2),
+            ("commits", ("1", "2", "5"), 0.2),
+            ("from", ("1s", "1m", "1h"), 0.1),
+            ("until", ("1m", "1h", "2d"), 0.1),
+        ):
+            if self._chance(share):
+                row += f" {option}={self.random.choice(values)}"
         return row
 
     # --- requests --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from bursar.core.execute import execute
 from bursar.core.outcomes import Answer, Extended, Refused, Reserved
 from bursar.core.reads import Reads
 from bursar.core.snapshot import Snapshot
-from bursar.core.state import GENESIS, Budget, Head, Tenant, check
+from bursar.core.state import GENESIS, Budget, Head, Policy, Tenant, check
 from bursar.ledger.ports import Saves
 from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
 from bursar.testing.memory import MemoryStore
@@ -46,11 +46,18 @@ class World:
         self.tables = self.store._tables
         self.ledger = Ledger(self.store, self.clock, render)
 
-    def put(self, *, tenants: Iterable[Tenant] = (), budgets: Iterable[Budget] = ()) -> None:
+    def put(
+        self,
+        *,
+        tenants: Iterable[Tenant] = (),
+        budgets: Iterable[Budget] = (),
+        policies: Iterable[Policy] = (),
+    ) -> None:
         """Store records as they are, past all rules."""
         saves = Saves(
             tenants={tenant.tenant_id: tenant for tenant in tenants},
             budgets={(row.tenant, row.scope, row.unit): row for row in budgets},
+            policies={(row.tenant, row.policy_id): row for row in policies},
         )
         self.store.transact(Reads(), lambda snapshot: saves)
 
@@ -128,6 +135,8 @@ def copied(records: Snapshot | Tables) -> Snapshot:
         budgets=dict(records.budgets),
         reservations=dict(records.reservations),
         keys=dict(records.keys),
+        policies=dict(records.policies),
+        meters=dict(records.meters),
         recorded=dict(records.recorded),
         heads=dict(records.heads),
     )

@@ -17,6 +17,7 @@ from bursar.core.commands import (
     Commit,
     CreateBudget,
     CreateKey,
+    CreatePolicy,
     CreateTenant,
     Debit,
     Expire,
@@ -30,10 +31,11 @@ from bursar.core.commands import (
     TenantEdit,
     UpdateBudget,
     UpdateKey,
+    UpdatePolicy,
     UpdateTenant,
 )
 from bursar.core.entry import Entry, digest
-from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Head, Policy, RateLimits, Reservation, Tenant
 from bursar.ledger.audit import FINDINGS_MAX, Report, audit
 from bursar.ledger.ports import BudgetQuery, Page, Store, StoreError, TenantQuery
 from bursar.ledger.service import Accepted, Ledger
@@ -45,6 +47,7 @@ from bursar.vocabulary import (
     FundOperation,
     KeyStatus,
     OveragePolicy,
+    PolicyStatus,
     TenantStatus,
     Unit,
 )
@@ -100,6 +103,17 @@ KEY = ApiKey(
     expires_at_ms=START_MS + 10**9,
 )
 
+POLICY = Policy(
+    tenant="acme",
+    policy_id="pol_1",
+    name="slow down",
+    scope_pattern="agent:*",
+    status=PolicyStatus.ACTIVE,
+    created_at_ms=0,
+    updated_at_ms=0,
+    rates=RateLimits(9),
+)
+
 # Every verb that changes a record, so that a sound ledger is more than a pair of reservations.
 STORY: list[tuple[int, AnyCommand]] = [
     (
@@ -143,6 +157,8 @@ STORY: list[tuple[int, AnyCommand]] = [
         ),
     ),
     (2_002, Freeze(tenant="acme", scope=TOP, unit=Unit.TOKENS)),
+    (2_002, CreatePolicy(tenant="acme", record=POLICY)),
+    (2_002, UpdatePolicy(tenant="acme", policy_id="pol_1", priority=3)),
     (
         2_002,
         UpdateBudget(
@@ -408,7 +424,7 @@ OTHERS: dict[str, tuple[Callable[[Tampered], dict[str, Any]], str]] = {
     ),
     "a head was moved": (
         lambda reader: {"heads": lambda: {**reader.sound.heads(), "acme": Head(99, "0" * 64, 0)}},
-        "log of tenant acme: ends at entry 19",
+        "log of tenant acme: ends at entry 21",
     ),
     "a head is gone": (
         lambda reader: {"heads": lambda: {"beta": reader.sound.heads()["beta"]}},
@@ -433,6 +449,23 @@ OTHERS: dict[str, tuple[Callable[[Tampered], dict[str, Any]], str]] = {
     "a key is gone": (
         lambda reader: {"key": lambda key_id: None},
         "tenant acme: API key key_1 is in the log, but not stored",
+    ),
+    "a policy is gone": (
+        lambda reader: {"policies": lambda query: Page([], None)},
+        "tenant acme: policy pol_1 is in the log, but not stored",
+    ),
+    "a policy was changed": (
+        lambda reader: {
+            "policies": lambda query: Page(
+                [replace(row, rates=RateLimits(10)) for row in reader.sound.policies(query).rows],
+                None,
+            )
+        },
+        "tenant acme: policy pol_1 is ['pol_1', 'ACTIVE', 'slow down', None, 'agent:*', 3",
+    ),
+    "policies cannot be read": (
+        lambda reader: {"policies": raising(StoreError("torn"))},
+        "policies of tenant acme cannot be read: torn",
     ),
     "budgets cannot be read": (
         lambda reader: {"budgets": raising(StoreError("budget x: broken"))},
@@ -536,8 +569,10 @@ ROWS = {
     "longer leases": "UPDATE tenant SET ttl_max_ms = ttl_max_ms + 1 WHERE tenant = 'acme'",
     "entry altered": "UPDATE entry SET key = 'other' WHERE seq = 8",
     "entry dropped": "DELETE FROM entry WHERE seq = 3",
-    "last entry dropped": "DELETE FROM entry WHERE tenant = 'acme' AND seq = 19",
+    "last entry dropped": "DELETE FROM entry WHERE tenant = 'acme' AND seq = 21",
     "head moved": "UPDATE head SET seq = seq - 1",
+    "policy changed": "UPDATE policy SET caps = '{\"max_tokens\":9}'",
+    "policy dropped": "DELETE FROM policy",
     "budget dropped": "DELETE FROM budget WHERE unit = 'TOKENS'",
 }
 

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from bursar.core import outcomes as o
 from bursar.core import scopes
 from bursar.core.entry import Reply
-from bursar.core.state import ApiKey, Budget, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Policy, Reservation, Tenant
 from bursar.ledger.service import Accepted
 from bursar.vocabulary import Decision, Unit
 from bursar.wire.codec import encode
@@ -55,6 +55,8 @@ def render(answer: o.Answer) -> Reply:
             return _reply(tenant(answer.tenant), status=201 if answer.created else 200)
         case o.KeyAnswer():
             return _reply(api_key(answer.key), status=201 if answer.created else 200)
+        case o.PolicyAnswer():
+            return _reply(policy(answer.policy), status=201 if answer.created else 200)
         case o.Expired():
             return _reply({"status": "EXPIRED"}, answer.reservation.reservation_id)
         case _:
@@ -196,6 +198,36 @@ def api_key(row: ApiKey) -> Json:
         revoked_at=_time(row.revoked_at_ms),
         revoked_reason=row.revoked_reason,
         metadata=None if row.metadata is None else json.loads(row.metadata),
+    )
+
+
+def policy(row: Policy) -> Json:
+    """Return a Policy; the schema is closed and does not name the tenant."""
+    lease, rates = row.lease, row.rates
+    override = _present(
+        default_ttl_ms=lease.ttl_default_ms,
+        max_ttl_ms=lease.ttl_max_ms,
+        max_extensions=lease.extensions_max,
+    )
+    limits = _present(
+        max_reservations_per_minute=rates.reservations_per_minute_max,
+        max_commits_per_minute=rates.commits_per_minute_max,
+    )
+    return _present(
+        policy_id=row.policy_id,
+        name=row.name,
+        description=row.description,
+        scope_pattern=row.scope_pattern,
+        priority=row.priority,
+        caps=None if row.caps is None else json.loads(row.caps),
+        commit_overage_policy=row.overage_policy and row.overage_policy.value,
+        reservation_ttl_override=override or None,
+        rate_limits=limits or None,
+        status=row.status.value,
+        effective_from=_time(row.effective_from_ms),
+        effective_until=_time(row.effective_until_ms),
+        created_at=_time(row.created_at_ms),
+        updated_at=_time(row.updated_at_ms),
     )
 
 

@@ -10,8 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from bursar.core.state import ApiKey, Budget, Tenant
-from bursar.vocabulary import ActorType, FundOperation, OveragePolicy, TenantStatus, Unit
+from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Tenant
+from bursar.vocabulary import (
+    ActorType,
+    FundOperation,
+    OveragePolicy,
+    PolicyStatus,
+    TenantStatus,
+    Unit,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +266,34 @@ class RevokeKey(Command):
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePolicy(Command):
+    """Store a policy; `record` is complete but for its times."""
+
+    record: Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatePolicy(Command):
+    """Change a policy; what is None stays as it is, `lease` and `rates` are replaced whole.
+
+    Empty caps (`{}`) take the caps away. A pattern cannot change: another pattern is
+    another policy.
+    """
+
+    policy_id: str
+    name: str | None = None
+    description: str | None = None
+    status: PolicyStatus | None = None
+    priority: int | None = None
+    caps: str | None = None
+    overage_policy: OveragePolicy | None = None
+    lease: LeaseRule | None = None
+    rates: RateLimits | None = None
+    effective_from_ms: int | None = None
+    effective_until_ms: int | None = None
+
+
 AnyCommand = (
     Decide
     | Reserve
@@ -279,6 +314,8 @@ AnyCommand = (
     | CreateKey
     | UpdateKey
     | RevokeKey
+    | CreatePolicy
+    | UpdatePolicy
 )
 
 

@@ -27,7 +27,7 @@ from bursar.core.commands import (
     edited,
 )
 from bursar.core.outcomes import Changes
-from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Head, Policy, Reservation, Tenant
 
 # How many values the states of tenants and keys had in logs of the first version.
 TENANT_STATE_FIRST, KEY_STATE_FIRST = 3, 4
@@ -147,6 +147,8 @@ def _states(changes: Changes) -> dict[str, Any]:
         states["tenants"] = [tenant_state(row) for row in changes.tenants]
     if changes.keys:
         states["keys"] = [key_state(row) for row in changes.keys]
+    if changes.policies:
+        states["policies"] = [policy_state(row) for row in changes.policies]
     return states
 
 
@@ -251,4 +253,24 @@ def key_state(row: ApiKey) -> list[Any]:
         row.key_prefix,
         list(row.permissions),
         list(row.scope_filter),
+    ]
+
+
+def policy_state(row: Policy) -> list[Any]:
+    """Return everything that a policy says, its id first.
+
+    Meters have no state here: what they count are the entries of the log themselves.
+    """
+    return [
+        row.policy_id,
+        row.status.value,
+        row.name,
+        row.description,
+        row.scope_pattern,
+        row.priority,
+        row.caps,
+        row.overage_policy.value if row.overage_policy else None,
+        [row.lease.ttl_default_ms, row.lease.ttl_max_ms, row.lease.extensions_max],
+        [row.rates.reservations_per_minute_max, row.rates.commits_per_minute_max],
+        [row.effective_from_ms, row.effective_until_ms],
     ]

@@ -22,6 +22,7 @@ from bursar.core.verbs import (
     extend,
     fund,
     key,
+    policy,
     release,
     reserve,
     tenant,
@@ -83,6 +84,10 @@ def _fresh(snapshot: Snapshot, command: c.AnyCommand, now: int) -> Changes | Ref
             return _run(key.evaluate_update, key.apply_update, snapshot, command, now)
         case c.RevokeKey():
             return _run(key.evaluate_revoke, key.apply_revoke, snapshot, command, now)
+        case c.CreatePolicy():
+            return _run(policy.evaluate_create, policy.apply_create, snapshot, command, now)
+        case c.UpdatePolicy():
+            return _run(policy.evaluate_update, policy.apply_update, snapshot, command, now)
         case _:
             assert_never(command)
 

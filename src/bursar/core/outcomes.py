@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bursar.core.state import ApiKey, Budget, Recorded, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Meter, Policy, Recorded, Reservation, Tenant
 from bursar.vocabulary import Decision, ErrorCode, FundOperation, Unit
 
 
@@ -24,9 +24,10 @@ class Refused:
         scope: the scope that blocked, if one did.
         remaining: what that scope has left, in the command's unit.
         fix: the cheapest change that would let the command pass.
-        details: further machine-readable facts (unit mismatch).
+        details: further machine-readable facts (unit mismatch, rate limit).
         in_conflict: the request is in order, the state is not; tells an INVALID_REQUEST that
             may pass later (409) from one that never can (400).
+        retry_after_ms: how long to wait, where waiting is all that it takes.
     """
 
     code: ErrorCode
@@ -37,6 +38,7 @@ class Refused:
     fix: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
     in_conflict: bool = False
+    retry_after_ms: int | None = None
 
     @property
     def reason_code(self) -> str:
@@ -156,6 +158,14 @@ class KeyAnswer:
     created: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """A policy as it now is."""
+
+    policy: Policy
+    created: bool = False
+
+
 Answer = (
     Decided
     | Reserved
@@ -168,6 +178,7 @@ Answer = (
     | BudgetAnswer
     | TenantAnswer
     | KeyAnswer
+    | PolicyAnswer
 )
 
 
@@ -183,4 +194,6 @@ class Changes:
     reservations: tuple[Reservation, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     keys: tuple[ApiKey, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    meters: tuple[Meter, ...] = ()
     recorded: bool = True

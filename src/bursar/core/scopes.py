@@ -8,7 +8,7 @@ is by whole segments, so tenant `acme` never matches `acme-corp`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bursar.vocabulary import SCOPE_KINDS
 
@@ -64,23 +64,82 @@ def problem(scope: str, tenant_id: str) -> str | None:
     and its values are letters, digits, `.`, `_` and `-`, beginning and ending with a
     letter or digit.
     """
+    return _problem(scope.split("/"), tenant_id, "the budget")
+
+
+def pattern_problem(pattern: str, tenant_id: str) -> str | None:
+    """Return what is wrong with a policy's scope pattern (protocol 2.3, 5.2), or None.
+
+    A pattern is a path, a path and `/*` (what lies below it), a path and `/kind:*`, `kind:*`
+    alone, or `*/kind:value`. The last two need no tenant in front: a policy is asked about
+    the scopes of the tenant that owns it and no others.
+    """
+    *above, last = pattern.split("/")
+    if last == "*":
+        return _problem(above, tenant_id, "the policy") if above else _pattern_help("*")
+    if above == ["*"]:
+        return _segment_problem(last) and _pattern_help(last)
+    kind, colon, value = last.partition(":")
+    if value == "*" and colon:
+        if kind not in SCOPE_KINDS:
+            return f"kind {kind!r} must be one of {', '.join(SCOPE_KINDS)}"
+        # An id that fits any value stands for the star, so that one grammar judges the order.
+        return _problem([*above, f"{kind}:0"], tenant_id, "the policy") if above else None
+    return _problem([*above, last], tenant_id, "the policy")
+
+
+def matches(pattern: str, scope_path: str) -> bool:
+    """Return whether a policy's pattern, valid and in lower case, matches a path.
+
+    >>> matches("tenant:acme/*", "tenant:acme/agent:bot"), matches("tenant:acme/*", "tenant:acme")
+    (True, False)
+    >>> matches("agent:*", "tenant:acme/agent:bot/toolset:web")
+    True
+    """
+    if "*" not in pattern:
+        return pattern == scope_path
+    if pattern.startswith("*/"):
+        return f"/{pattern[2:]}/" in f"/{scope_path}/"
+    if pattern.endswith("/*"):
+        return scope_path.startswith(pattern[:-1])
+    above, _, kind = pattern[:-1].rpartition("/")
+    if not above:
+        return f"/{kind}" in f"/{scope_path}"
+    return scope_path.startswith(f"{above}/") and f"/{kind}" in scope_path[len(above) :]
+
+
+def _pattern_help(shown_part: str) -> str:
+    return (
+        f"{shown_part[:SHOWN_LENGTH_MAX]!r} is no pattern; write tenant:acme/agent:bot, "
+        "tenant:acme/*, tenant:acme/agent:*, agent:* or */agent:bot"
+    )
+
+
+def _problem(segments: Sequence[str], tenant_id: str, owned: str) -> str | None:
     order = -1
-    for position, segment in enumerate(scope.split("/")):
-        kind, colon, value = segment.partition(":")
-        if not colon or kind not in SCOPE_KINDS:
-            kinds = ", ".join(SCOPE_KINDS)
-            return f"segment {segment!r} must be kind:value with kind one of {kinds}"
-        rank = SCOPE_KINDS.index(kind)
+    for position, segment in enumerate(segments):
+        wrong = _segment_problem(segment)
+        if wrong is not None:
+            return wrong
+        rank = SCOPE_KINDS.index(segment.partition(":")[0])
         if rank <= order:
             return f"segment {segment!r} is out of order; the order is {', '.join(SCOPE_KINDS)}"
         order = rank
-        if len(value) > VALUE_LENGTH_MAX or not _VALUE.fullmatch(value):
-            return (
-                f"value of {kind!r} must be 1 to {VALUE_LENGTH_MAX} letters, digits, '.', '_' or "
-                "'-', beginning and ending with a letter or digit"
-            )
         if position == 0 and segment.lower() != f"tenant:{tenant_id}":
-            return f"must start with tenant:{tenant_id}, the tenant that owns the budget"
+            return f"must start with tenant:{tenant_id}, the tenant that owns {owned}"
+    return None
+
+
+def _segment_problem(segment: str) -> str | None:
+    kind, colon, value = segment.partition(":")
+    if not colon or kind not in SCOPE_KINDS:
+        kinds = ", ".join(SCOPE_KINDS)
+        return f"segment {segment!r} must be kind:value with kind one of {kinds}"
+    if len(value) > VALUE_LENGTH_MAX or not _VALUE.fullmatch(value):
+        return (
+            f"value of {kind!r} must be 1 to {VALUE_LENGTH_MAX} letters, digits, '.', '_' or "
+            "'-', beginning and ending with a letter or digit"
+        )
     return None
 
 

@@ -11,11 +11,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bursar.core.outcomes import Changes
-from bursar.core.state import GENESIS, ApiKey, Budget, Head, Recorded, Reservation, Tenant
-from bursar.vocabulary import Unit
+from bursar.core.state import (
+    GENESIS,
+    ApiKey,
+    Budget,
+    Head,
+    Meter,
+    Policy,
+    Recorded,
+    Reservation,
+    Tenant,
+)
+from bursar.vocabulary import MeterKind, Unit
 
 BudgetKey = tuple[str, str, Unit]
 RecordKey = tuple[str, str, str]
+MeterKey = tuple[str, str, str, MeterKind]
 
 
 @dataclass(slots=True)
@@ -26,6 +37,8 @@ class Snapshot:
     budgets: dict[BudgetKey, Budget] = field(default_factory=dict)
     reservations: dict[tuple[str, str], Reservation] = field(default_factory=dict)
     keys: dict[tuple[str, str], ApiKey] = field(default_factory=dict)
+    policies: dict[str, tuple[Policy, ...]] = field(default_factory=dict)
+    meters: dict[MeterKey, Meter] = field(default_factory=dict)
     recorded: dict[RecordKey, Recorded] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
 
@@ -53,6 +66,14 @@ class Snapshot:
     def key(self, tenant: str, key_id: str) -> ApiKey | None:
         """Return the tenant's API key, or None."""
         return self.keys.get((tenant, key_id))
+
+    def owned_policies(self, tenant: str) -> tuple[Policy, ...]:
+        """Return the tenant's active policies, and others that a command named."""
+        return self.policies.get(tenant, ())
+
+    def meter(self, tenant: str, scope_path: str, policy_id: str, kind: MeterKind) -> Meter | None:
+        """Return what was counted last for a scope under a policy, or None."""
+        return self.meters.get((tenant, scope_path, policy_id, kind))
 
     def head(self, tenant: str) -> Head:
         """Return the end of the tenant's log."""
@@ -83,3 +104,10 @@ class Snapshot:
             self.reservations[row.tenant, row.reservation_id] = row
         for key in changes.keys:
             self.keys[key.tenant, key.key_id] = key
+        for policy in changes.policies:
+            others = self.owned_policies(policy.tenant)
+            kept = (known for known in others if known.policy_id != policy.policy_id)
+            self.policies[policy.tenant] = (*kept, policy)
+        for meter in changes.meters:
+            where = (meter.tenant, meter.scope_path, meter.policy_id, meter.kind)
+            self.meters[where] = meter

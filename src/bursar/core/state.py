@@ -19,7 +19,9 @@ from bursar.vocabulary import (
     BudgetStatus,
     ExpiryPolicy,
     KeyStatus,
+    MeterKind,
     OveragePolicy,
+    PolicyStatus,
     ReservationStatus,
     RolloverPolicy,
     TenantStatus,
@@ -180,6 +182,70 @@ class Reservation:
     def settle_by_ms(self) -> int:
         """Last millisecond in which commit and release still work."""
         return self.expires_at_ms + self.grace_ms
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRule:
+    """What a policy says about leases; None leaves it to the tenant."""
+
+    ttl_default_ms: int | None = None
+    ttl_max_ms: int | None = None
+    extensions_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Most fresh commands of a kind that one scope may have accepted per minute."""
+
+    reservations_per_minute_max: int | None = None
+    commits_per_minute_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Rules of one tenant for the scopes that a pattern matches; None says nothing.
+
+    `caps` is canonical JSON, and None where there are none. The window includes its ends.
+    """
+
+    tenant: str
+    policy_id: str
+    name: str
+    scope_pattern: str
+    status: PolicyStatus
+    created_at_ms: int
+    updated_at_ms: int
+    priority: int = 0
+    description: str | None = None
+    caps: str | None = None
+    overage_policy: OveragePolicy | None = None
+    lease: LeaseRule = LeaseRule()
+    rates: RateLimits = RateLimits()
+    effective_from_ms: int | None = None
+    effective_until_ms: int | None = None
+
+    def acts_at(self, now_ms: int) -> bool:
+        """Return whether the policy counts at a time: it is active and in its window."""
+        return (
+            self.status is PolicyStatus.ACTIVE
+            and (self.effective_from_ms is None or self.effective_from_ms <= now_ms)
+            and (self.effective_until_ms is None or now_ms <= self.effective_until_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How many commands of one kind a scope had accepted under a policy in one minute.
+
+    Not part of the log: it is a count of commands that the log already holds.
+    """
+
+    tenant: str
+    scope_path: str
+    policy_id: str
+    kind: MeterKind
+    window_start_ms: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ is stored is a finding. It only reads, and it never repairs.
 | budget  | allocated = remaining + spent + reserved + debt                         |
 | holds   | reserved = sum of the active reservations, in the tables and in the log |
 | chain   | every hash and sequence number, from the first entry to the head        |
-| records | last state of each budget, tenant and key in the log = the stored one   |
+| records | last state of each budget, tenant, key and policy = the stored one      |
 | leases  | a reservation ends once, and only after it was made                     |
 """
 
@@ -27,11 +27,20 @@ from bursar.core.entry import (
     budget_state,
     digest,
     key_state,
+    policy_state,
     tenant_state,
 )
 from bursar.core.state import GENESIS, Budget, Head, Tenant, check
 from bursar.invariant import InvariantBroken
-from bursar.ledger.ports import BudgetQuery, Page, Reader, StoreError, TenantQuery, TenantSort
+from bursar.ledger.ports import (
+    BudgetQuery,
+    Page,
+    PolicyQuery,
+    Reader,
+    StoreError,
+    TenantQuery,
+    TenantSort,
+)
 from bursar.vocabulary import ReservationStatus, Unit
 
 FINDINGS_MAX = 100
@@ -82,6 +91,7 @@ class _Folded:
     budgets: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     tenants: dict[str, list[Any]] = field(default_factory=dict)
     keys: dict[str, list[Any]] = field(default_factory=dict)
+    policies: dict[str, list[Any]] = field(default_factory=dict)
     active: dict[str, list[Any]] = field(default_factory=dict)
 
 
@@ -122,7 +132,10 @@ class _Audit:
         return self._pages("budgets", self._reader.budgets, query)
 
     def _pages(
-        self, what: str, page_of: Callable[[Any], Page[Row]], query: TenantQuery | BudgetQuery
+        self,
+        what: str,
+        page_of: Callable[[Any], Page[Row]],
+        query: TenantQuery | BudgetQuery | PolicyQuery,
     ) -> Iterator[Row]:
         """Yield every row; rows that the store itself refuses to read are a finding."""
         while True:
@@ -184,6 +197,8 @@ class _Audit:
                 folded.tenants[state[0]] = state
             for state in changes.get("keys", ()):
                 folded.keys[state[0]] = state
+            for state in changes.get("policies", ()):
+                folded.policies[state[0]] = state
             for state in changes.get("reservations", ()):
                 self._lease(folded, where, entry.tenant, state)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -251,6 +266,8 @@ class _Audit:
             self._same("tenant", said.tenants, states, TENANT_STATE_FIRST)
             keys = self._stored_keys(said.keys)
             self._same(f"tenant {tenant}: API key", said.keys, keys, KEY_STATE_FIRST)
+            kept = self._stored_policies(tenant)
+            self._same(f"tenant {tenant}: policy", said.policies, kept)
 
     def _stored_keys(self, said: Iterable[str]) -> dict[str, list[Any]]:
         kept: dict[str, list[Any]] = {}
@@ -263,6 +280,11 @@ class _Audit:
             if key is not None:
                 kept[key_id] = key_state(key)
         return kept
+
+    def _stored_policies(self, tenant: str) -> dict[str, list[Any]]:
+        query = PolicyQuery(tenant=tenant, limit=PAGE)
+        found = self._pages(f"policies of tenant {tenant}", self._reader.policies, query)
+        return {row.policy_id: policy_state(row) for row in found}
 
     def _same(
         self,

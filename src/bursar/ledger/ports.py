@@ -16,9 +16,16 @@ from typing import Generic, Protocol, TypeVar
 
 from bursar.core.entry import Entry
 from bursar.core.reads import Reads
-from bursar.core.snapshot import RecordKey, Snapshot
-from bursar.core.state import ApiKey, Budget, Head, Recorded, Reservation, Tenant
-from bursar.vocabulary import BudgetStatus, KeyStatus, ReservationStatus, TenantStatus, Unit
+from bursar.core.snapshot import MeterKey, RecordKey, Snapshot
+from bursar.core.state import ApiKey, Budget, Head, Meter, Policy, Recorded, Reservation, Tenant
+from bursar.vocabulary import (
+    BudgetStatus,
+    KeyStatus,
+    PolicyStatus,
+    ReservationStatus,
+    TenantStatus,
+    Unit,
+)
 
 Row = TypeVar("Row")
 
@@ -45,12 +52,19 @@ class StoreUnusable(StoreError):
 
 @dataclass(slots=True)
 class Saves:
-    """The last state of every record that a unit of work touched, and its new entries."""
+    """The last state of every record that a unit of work touched, and its new entries.
+
+    A tenant's meters of windows that began before `meters_from_ms` are forgotten, before
+    `meters` are saved: no command can count in them again.
+    """
 
     tenants: dict[str, Tenant] = field(default_factory=dict)
     budgets: dict[tuple[str, str, Unit], Budget] = field(default_factory=dict)
     reservations: dict[tuple[str, str], Reservation] = field(default_factory=dict)
     keys: dict[tuple[str, str], ApiKey] = field(default_factory=dict)
+    policies: dict[tuple[str, str], Policy] = field(default_factory=dict)
+    meters: dict[MeterKey, Meter] = field(default_factory=dict)
+    meters_from_ms: dict[str, int] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     recorded: dict[RecordKey, tuple[Recorded, int]] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
@@ -187,6 +201,18 @@ class KeyQuery:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyQuery:
+    """Policies of one tenant by creation; filters combine with AND, the pattern is exact."""
+
+    tenant: str
+    scope_pattern: str | None = None
+    status: PolicyStatus | None = None
+    descending: bool = True
+    after: After | None = None
+    limit: int = 50
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     """Rows of one page, and where the next one starts if there is more."""
@@ -236,6 +262,14 @@ class Reader(Protocol):
 
     def key_by_hash(self, secret_hash: str) -> ApiKey | None:
         """Return the API key with this keyed hash of its secret, or None."""
+        ...
+
+    def policy(self, policy_id: str) -> Policy | None:
+        """Return one policy whoever owns it, or None."""
+        ...
+
+    def policies(self, query: PolicyQuery) -> Page[Policy]:
+        """Return a page of policies."""
         ...
 
     def due(self, now_ms: int, limit: int) -> Sequence[tuple[str, str]]:

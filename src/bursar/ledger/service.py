@@ -146,3 +146,9 @@ def _append(
         saves.reservations[row.tenant, row.reservation_id] = row
     for key in changes.keys:
         saves.keys[key.tenant, key.key_id] = key
+    for policy in changes.policies:
+        saves.policies[policy.tenant, policy.policy_id] = policy
+    for meter in changes.meters:
+        saves.meters[meter.tenant, meter.scope_path, meter.policy_id, meter.kind] = meter
+        if meter.count == 1:  # a window begins; what was counted before it counts no more
+            saves.meters_from_ms[meter.tenant] = meter.window_start_ms

@@ -13,14 +13,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from bursar.core.entry import Entry
-from bursar.core.state import ApiKey, Budget, Head, Recorded, Reservation, Tenant, check
+from bursar.core.state import (
+    ApiKey,
+    Budget,
+    Head,
+    LeaseRule,
+    Meter,
+    Policy,
+    RateLimits,
+    Recorded,
+    Reservation,
+    Tenant,
+    check,
+)
 from bursar.invariant import InvariantBroken
 from bursar.ledger.ports import UnreadableRow
 from bursar.vocabulary import (
     BudgetStatus,
     ExpiryPolicy,
     KeyStatus,
+    MeterKind,
     OveragePolicy,
+    PolicyStatus,
     ReservationStatus,
     RolloverPolicy,
     TenantStatus,
@@ -49,6 +63,12 @@ API_KEY = (
     "tenant, key_id, key_prefix, secret_hash, name, status, permissions, scope_filter, "
     "created_at_ms, expires_at_ms, description, metadata, revoked_at_ms, revoked_reason"
 )
+POLICY = (
+    "tenant, policy_id, name, scope_pattern, status, created_at_ms, updated_at_ms, priority, "
+    "description, caps, overage_policy, ttl_default_ms, ttl_max_ms, extensions_max, "
+    "reservations_per_minute_max, commits_per_minute_max, effective_from_ms, effective_until_ms"
+)
+METER = "tenant, scope_path, policy_id, kind, window_start_ms, count"
 ENTRY = (
     "tenant, seq, at_ms, verb, endpoint, key, fingerprint, actor, key_id, request_id, trace_id, "
     "status, body, reservation_id, lease_expires_at_ms, changes, prev_hash, entry_hash"
@@ -197,6 +217,61 @@ def key(row: Sequence[Any]) -> ApiKey:
         return ApiKey(*fields)
     except ValueError as error:
         raise UnreadableRow(f"API key {row[1]} of tenant {row[0]}: {error}") from error
+
+
+def policy_row(row: Policy) -> list[RowValue]:
+    """Return the columns of `POLICY`."""
+    return [
+        row.tenant,
+        row.policy_id,
+        row.name,
+        row.scope_pattern,
+        row.status,
+        row.created_at_ms,
+        row.updated_at_ms,
+        row.priority,
+        row.description,
+        row.caps,
+        row.overage_policy,
+        row.lease.ttl_default_ms,
+        row.lease.ttl_max_ms,
+        row.lease.extensions_max,
+        row.rates.reservations_per_minute_max,
+        row.rates.commits_per_minute_max,
+        row.effective_from_ms,
+        row.effective_until_ms,
+    ]
+
+
+def policy(row: Sequence[Any]) -> Policy:
+    """Read a row of `POLICY`."""
+    fields = list(row)
+    try:
+        fields[4], fields[10] = PolicyStatus(row[4]), _overage(row[10])
+        fields[11:16] = [LeaseRule(*row[11:14]), RateLimits(*row[14:16])]
+        return Policy(*fields)
+    except ValueError as error:
+        raise UnreadableRow(f"policy {row[1]} of tenant {row[0]}: {error}") from error
+
+
+def meter_row(row: Meter) -> list[RowValue]:
+    """Return the columns of `METER`."""
+    return [
+        row.tenant,
+        row.scope_path,
+        row.policy_id,
+        row.kind,
+        row.window_start_ms,
+        row.count,
+    ]
+
+
+def meter(row: Sequence[Any]) -> Meter:
+    """Read a row of `METER`."""
+    try:
+        return Meter(row[0], row[1], row[2], MeterKind(row[3]), row[4], row[5])
+    except ValueError as error:
+        raise UnreadableRow(f"meter of {row[1]} of tenant {row[0]}: {error}") from error
 
 
 def entry_row(row: Entry) -> list[RowValue]:

@@ -11,8 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bursar.core import scopes
 from bursar.core.entry import Entry
-from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
-from bursar.ledger.ports import BudgetQuery, KeyQuery, Page, ReservationQuery, TenantQuery
+from bursar.core.state import ApiKey, Budget, Head, Policy, Reservation, Tenant
+from bursar.ledger.ports import (
+    BudgetQuery,
+    KeyQuery,
+    Page,
+    PolicyQuery,
+    ReservationQuery,
+    TenantQuery,
+)
 from bursar.testing import paging
 from bursar.testing.tables import Tables
 from bursar.vocabulary import ReservationStatus, Unit
@@ -107,6 +114,29 @@ class MemoryReader:
         with self._tables.locked():
             found = (row for row in self._tables.keys.values() if row.secret_hash == secret_hash)
             return next(found, None)
+
+    def policy(self, policy_id: str) -> Policy | None:
+        """Return one policy whoever owns it, or None."""
+        with self._tables.locked():
+            found = (row for row in self._tables.policies.values() if row.policy_id == policy_id)
+            return next(found, None)
+
+    def policies(self, query: PolicyQuery) -> Page[Policy]:
+        """Return a page of policies."""
+        with self._tables.locked():
+            return paging.page(
+                (
+                    row
+                    for row in self._tables.policies.values()
+                    if row.tenant == query.tenant
+                    and query.scope_pattern in (None, row.scope_pattern)
+                    and query.status in (None, row.status)
+                ),
+                lambda row: (row.created_at_ms, row.policy_id),
+                descending=query.descending,
+                after=query.after,
+                limit=query.limit,
+            )
 
     def due(self, now_ms: int, limit: int) -> Sequence[tuple[str, str]]:
         """Return `(tenant, reservation_id)` of active leases past grace, oldest first."""

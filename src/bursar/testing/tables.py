@@ -14,10 +14,20 @@ from typing import TypeVar
 
 from bursar.core.entry import Entry
 from bursar.core.reads import Reads
-from bursar.core.snapshot import BudgetKey, RecordKey, Snapshot
-from bursar.core.state import ApiKey, Budget, Head, Recorded, Reservation, Tenant, check
+from bursar.core.snapshot import BudgetKey, MeterKey, RecordKey, Snapshot
+from bursar.core.state import (
+    ApiKey,
+    Budget,
+    Head,
+    Meter,
+    Policy,
+    Recorded,
+    Reservation,
+    Tenant,
+    check,
+)
 from bursar.ledger.ports import Saves, StoreError
-from bursar.vocabulary import KeyStatus, ReservationStatus, Unit
+from bursar.vocabulary import KeyStatus, PolicyStatus, ReservationStatus, Unit
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -35,6 +45,8 @@ class Tables:
         self.budgets: dict[BudgetKey, Budget] = {}
         self.reservations: dict[tuple[str, str], Reservation] = {}
         self.keys: dict[tuple[str, str], ApiKey] = {}
+        self.policies: dict[tuple[str, str], Policy] = {}
+        self.meters: dict[MeterKey, Meter] = {}
         self.recorded: dict[RecordKey, Recorded] = {}
         self.heads: dict[str, Head] = {}
         self.entries: dict[str, dict[int, Entry]] = {}
@@ -79,7 +91,26 @@ class Tables:
         }
         every_unit = ((tenant, scope, unit) for tenant, scope in scopes for unit in Unit)
         snapshot.budgets |= _pick(self.budgets, every_unit)
+        snapshot.policies = self._load_policies(reads)
+        metered = reads.metered | {
+            (row.tenant, row.scope_path) for row in snapshot.reservations.values()
+        }
+        snapshot.meters = {
+            where: meter for where, meter in self.meters.items() if where[:2] in metered
+        }
         return snapshot
+
+    def _load_policies(self, reads: Reads) -> dict[str, tuple[Policy, ...]]:
+        """Return the active policies of the named tenants, and those that are named."""
+        owned: dict[str, tuple[Policy, ...]] = {}
+        for row in self.policies.values():
+            if (
+                (row.tenant in reads.tenants and row.status is PolicyStatus.ACTIVE)
+                or (row.tenant, row.policy_id) in reads.policies
+                or (row.tenant, row.name) in reads.policy_names
+            ):
+                owned[row.tenant] = (*owned.get(row.tenant, ()), row)
+        return owned
 
     def _load_live(self, snapshot: Snapshot, tenants: set[str]) -> None:
         """Add all budgets of `tenants` and their active reservations and keys."""
@@ -113,10 +144,22 @@ class Tables:
         self.budgets |= saves.budgets
         self.reservations |= saves.reservations
         self.keys |= saves.keys
+        self.policies |= saves.policies
+        self._forget_meters(saves.meters_from_ms)
+        self.meters |= saves.meters
         self.heads |= saves.heads
         self.recorded |= {where: answer for where, (answer, _) in saves.recorded.items()}
         for tenant, log in fresh.items():
             self.entries.setdefault(tenant, {}).update(log)
+
+    def _forget_meters(self, from_ms: Mapping[str, int]) -> None:
+        """Drop meters of windows that are over."""
+        if from_ms:
+            self.meters = {
+                where: meter
+                for where, meter in self.meters.items()
+                if meter.window_start_ms >= from_ms.get(meter.tenant, 0)
+            }
 
 
 def _pick(table: Mapping[K, V], keys: Iterable[K]) -> dict[K, V]:

@@ -35,13 +35,16 @@ class Charged:
 
 def evaluate(snapshot: Snapshot, command: Debit, now_ms: int) -> Charged | Refused:
     """Decide what the budgets along the scopes are charged."""
-    del now_ms
     refusal = guards.tenant_admits(snapshot, command.tenant)
     if refusal is not None:
         return refusal
     budgets = snapshot.along(command.tenant, command.scopes, command.unit)
+    owned = snapshot.owned_policies(command.tenant)
     terms = policy.terms(
-        snapshot.tenant(command.tenant), budgets, overage_policy=command.overage_policy
+        snapshot.tenant(command.tenant),
+        budgets,
+        policy.governing(owned, command.scopes[-1], now_ms),
+        overage_policy=command.overage_policy,
     )
     rejecting = terms.overage_policy is OveragePolicy.REJECT
     refusals: list[Refused] = []

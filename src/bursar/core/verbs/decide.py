@@ -15,9 +15,8 @@ from bursar.vocabulary import Decision
 
 def evaluate(snapshot: Snapshot, command: Decide, now_ms: int) -> reserve.Hold | Refused:
     """Climb reserve's ladder."""
-    del now_ms
     return reserve.ladder(
-        snapshot, command.tenant, command.scopes, command.unit, command.estimate_amount
+        snapshot, command.tenant, command.scopes, command.unit, command.estimate_amount, now_ms
     )
 
 

@@ -7,7 +7,7 @@ The ladder (protocol 1.4), first refusal wins:
 | 1 | tenant record readable                  | 500 INTERNAL_ERROR               |
 | 2 | tenant not closed                       | TENANT_CLOSED                    |
 | 3 | tenant not suspended                    | FORBIDDEN                        |
-| 4 | policies of the tenant (terms, caps)    | -                                |
+| 4 | live: rate limit of the policy          | LIMIT_EXCEEDED                   |
 | 5 | per scope, outermost first:             |                                  |
 |   | not frozen, not closed                  | BUDGET_FROZEN, BUDGET_CLOSED     |
 |   | not over limit                          | OVERDRAFT_LIMIT_EXCEEDED         |
@@ -15,7 +15,9 @@ The ladder (protocol 1.4), first refusal wins:
 |   | estimate <= remaining                   | BUDGET_EXCEEDED                  |
 | 6 | at least one budget in the unit         | UNIT_MISMATCH, NOT_FOUND         |
 
-A dry run climbs the same ladder and answers a decision instead of holding anything.
+The policy that governs the deepest scope (`core.policy`) gives the terms and the caps. A dry
+run climbs the same ladder but for the rate limit, and answers a decision instead of holding
+anything.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bursar.core import guards, policy, scopes
+from bursar.core import guards, policy, scopes, throttle
 from bursar.core.commands import Reserve
 from bursar.core.outcomes import Changes, Decided, Refused, Reserved
 from bursar.core.snapshot import Snapshot
@@ -33,6 +35,7 @@ from bursar.vocabulary import (
     BudgetStatus,
     Decision,
     ErrorCode,
+    MeterKind,
     OveragePolicy,
     ReservationStatus,
     Unit,
@@ -58,6 +61,7 @@ class Hold:
 
     budgets: tuple[Budget, ...]
     terms: policy.Terms
+    limit: throttle.Limit | None = None
 
     @property
     def decision(self) -> Decision:
@@ -71,7 +75,9 @@ def ladder(
     scopes: Sequence[str],
     unit: Unit,
     estimate_amount: int,
+    now_ms: int,
     *,
+    live: bool = False,
     overage_policy: OveragePolicy | None = None,
     ttl_ms: int | None = None,
 ) -> Hold | Refused:
@@ -79,9 +85,15 @@ def ladder(
     refusal = guards.tenant_admits(snapshot, tenant_id)
     if refusal is not None:
         return refusal
+    rules = policy.governing(snapshot.owned_policies(tenant_id), scopes[-1], now_ms)
+    limit = None
+    if live:
+        limit = throttle.limit(snapshot, rules, scopes[-1], MeterKind.RESERVE, now_ms)
+        if limit is not None and limit.reached:
+            return limit.refusal(now_ms)
     budgets = snapshot.along(tenant_id, scopes, unit)
     terms = policy.terms(
-        snapshot.tenant(tenant_id), budgets, overage_policy=overage_policy, ttl_ms=ttl_ms
+        snapshot.tenant(tenant_id), budgets, rules, overage_policy=overage_policy, ttl_ms=ttl_ms
     )
     refusals = [
         refusal
@@ -92,18 +104,19 @@ def ladder(
         return guards.combined(refusals)
     if not budgets:
         return guards.unbudgeted(snapshot, tenant_id, scopes, unit)
-    return Hold(budgets, terms)
+    return Hold(budgets, terms, limit)
 
 
 def evaluate(snapshot: Snapshot, command: Reserve, now_ms: int) -> Hold | Refused:
     """Decide whether the estimate can be held."""
-    del now_ms  # policies with effective windows will need it; budgets do not
     return ladder(
         snapshot,
         command.tenant,
         command.scopes,
         command.unit,
         command.estimate_amount,
+        now_ms,
+        live=not command.dry_run,
         overage_policy=command.overage_policy,
         ttl_ms=command.ttl_ms,
     )
@@ -150,6 +163,7 @@ def apply(command: Reserve, hold: Hold, now_ms: int) -> Changes:
         Reserved(row, hold.decision, budgets, hold.terms.caps),
         budgets=budgets,
         reservations=(row,),
+        meters=() if hold.limit is None else (hold.limit.counted_once_more(),),
     )
 
 

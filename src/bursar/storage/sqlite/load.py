@@ -14,7 +14,10 @@ from typing import Any
 
 from bursar.core.reads import Reads
 from bursar.core.snapshot import Snapshot
+from bursar.core.state import Policy, RateLimits
 from bursar.storage import rows
+
+NO_LIMITS = RateLimits()
 
 
 def load(connection: sqlite3.Connection, reads: Reads) -> Snapshot:
@@ -36,6 +39,9 @@ def load(connection: sqlite3.Connection, reads: Reads) -> Snapshot:
     if reads.keys:
         for key in map(rows.key, _join(connection, "api_key", rows.API_KEY, "key_id", reads.keys)):
             snapshot.keys[key.tenant, key.key_id] = key
+    _policies(connection, reads, snapshot)
+    if any(row.rates != NO_LIMITS for owned in snapshot.policies.values() for row in owned):
+        _meters(connection, reads, snapshot)
     for tenant in sorted(reads.whole_tenants):
         _whole_tenant(connection, tenant, snapshot)
     return snapshot
@@ -54,6 +60,34 @@ def _tenants_and_heads(connection: sqlite3.Connection, reads: Reads, snapshot: S
     ):
         name, head = rows.head(row)
         snapshot.heads[name] = head
+
+
+def _policies(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
+    """Load the active policies of every tenant, and those that are named."""
+    found = connection.execute(
+        f"SELECT {rows.POLICY} FROM policy "
+        "WHERE status = 'ACTIVE' AND tenant IN (SELECT value FROM json_each(?))",
+        (json.dumps(sorted(reads.tenants)),),
+    ).fetchall()
+    if reads.policies:
+        found += _join(connection, "policy", rows.POLICY, "policy_id", reads.policies)
+    if reads.policy_names:
+        found += _join(connection, "policy", rows.POLICY, "name", reads.policy_names)
+    owned: dict[str, dict[str, Policy]] = {}
+    for policy in map(rows.policy, found):
+        owned.setdefault(policy.tenant, {})[policy.policy_id] = policy
+    snapshot.policies = {tenant: tuple(known.values()) for tenant, known in owned.items()}
+
+
+def _meters(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
+    """Load the meters that this work may move; without a rate limit there is none to ask for."""
+    held = {(row.tenant, row.scope_path) for row in snapshot.reservations.values()}
+    metered = reads.metered | held
+    if metered:
+        for row in _join(connection, "meter", rows.METER, "scope_path", metered):
+            meter = rows.meter(row)
+            where = (meter.tenant, meter.scope_path, meter.policy_id, meter.kind)
+            snapshot.meters[where] = meter
 
 
 def _recorded(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bursar.core.entry import Entry
-from bursar.core.state import ApiKey, Budget, Head, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Head, Policy, Reservation, Tenant
 from bursar.ledger.ports import (
     After,
     BudgetQuery,
@@ -23,6 +23,7 @@ from bursar.ledger.ports import (
     KeyQuery,
     KeySort,
     Page,
+    PolicyQuery,
     ReservationQuery,
     ReservationSort,
     SortValue,
@@ -225,6 +226,21 @@ class SqliteReader:
         sql = f"SELECT {rows.API_KEY} FROM api_key WHERE secret_hash = ?"
         return self._one(sql, (secret_hash,), rows.key)
 
+    def policy(self, policy_id: str) -> Policy | None:
+        """Return one policy whoever owns it, or None."""
+        sql = f"SELECT {rows.POLICY} FROM policy WHERE policy_id = ?"
+        return self._one(sql, (policy_id,), rows.policy)
+
+    def policies(self, query: PolicyQuery) -> Page[Policy]:
+        """Return a page of policies."""
+        where = _Where()
+        where.add("tenant = ?", query.tenant)
+        where.add("scope_pattern = ?", query.scope_pattern)
+        where.add("status = ?", query.status)
+        return self._page(
+            "policy", rows.POLICY, rows.policy, where, "created_at_ms", "policy_id", query
+        )
+
     def due(self, now_ms: int, limit: int) -> Sequence[tuple[str, str]]:
         """Return `(tenant, reservation_id)` of active leases past grace, oldest first."""
         return [
@@ -311,7 +327,7 @@ class SqliteReader:
         where: _Where,
         sort: str,
         row_id: str,
-        query: TenantQuery | BudgetQuery | ReservationQuery | KeyQuery,
+        query: TenantQuery | BudgetQuery | ReservationQuery | KeyQuery | PolicyQuery,
     ) -> Page[Row]:
         """Return up to `limit` rows; one more is fetched to know whether there are any."""
         where.after(sort, row_id, query.descending, query.after)

@@ -19,6 +19,8 @@ _KEYS = {
     "budget": ("tenant", "scope", "unit"),
     "reservation": ("tenant", "reservation_id"),
     "api_key": ("tenant", "key_id"),
+    "policy": ("tenant", "policy_id"),
+    "meter": ("tenant", "scope_path", "policy_id", "kind"),
     "entry": (),
     "recorded": ("tenant", "endpoint", "key"),
     "head": ("tenant",),
@@ -49,6 +51,8 @@ _COLUMNS = {
     "budget": rows.BUDGET,
     "reservation": rows.RESERVATION,
     "api_key": rows.API_KEY,
+    "policy": rows.POLICY,
+    "meter": rows.METER,
     "entry": rows.ENTRY,
     "recorded": rows.RECORDED,
     "head": rows.HEAD,
@@ -77,6 +81,12 @@ def save(connection: sqlite3.Connection, saves: Saves) -> None:
     _bulk(connection, "budget", map(rows.budget_row, saves.budgets.values()))
     _bulk(connection, "reservation", map(rows.reservation_row, saves.reservations.values()))
     _bulk(connection, "api_key", map(rows.key_row, saves.keys.values()))
+    _bulk(connection, "policy", map(rows.policy_row, saves.policies.values()))
+    for tenant, from_ms in saves.meters_from_ms.items():
+        connection.execute(
+            "DELETE FROM meter WHERE tenant = ? AND window_start_ms < ?", (tenant, from_ms)
+        )
+    _bulk(connection, "meter", map(rows.meter_row, saves.meters.values()))
     _bulk(connection, "entry", map(rows.entry_row, saves.entries))
     _bulk(
         connection,
