@@ -54,6 +54,7 @@ ADMIN_REQUESTS = [
     admin.BudgetStatusTransitionRequest,
     admin.ApiKeyCreateRequest,
     admin.ApiKeyValidationRequest,
+    admin.PolicyCreateRequest,
 ]
 UPDATES: dict[type[BaseModel], str] = {
     admin.TenantUpdateRequest: "/v1/admin/tenants/{tenant_id}",
@@ -83,6 +84,10 @@ RESPONSES = [
     (ADMIN, admin.BudgetFundingResponse),
     (ADMIN, admin.BudgetListResponse),
     (ADMIN, admin.BalanceListResponse),
+    (ADMIN, admin.Policy),
+    (ADMIN, admin.RateLimits),
+    (ADMIN_BASE, admin.ReservationTtlOverride),
+    (ADMIN, admin.PolicyListResponse),
     (ADMIN, admin.ApiKey),
     (ADMIN, admin.ApiKeyCreateResponse),
     (ADMIN, admin.ApiKeyListResponse),
@@ -102,6 +107,18 @@ WHO = {
 # What a tenant or key stores is limited by the schema of the tenant or key.
 NAME = {"maxLength": 256, "pattern": NOT_BLANK}
 LABELS: Flat = {"metadata": {"maxProperties": 32}}
+POLICY: Flat = {"name": NAME, "description": {"maxLength": 1024}}
+LEASE = {"minimum": 1_000, "maximum": 86_400_000}
+PER_MINUTE = {"type": "integer", "minimum": 1}
+LIMITED = {"max_reservations_per_minute", "max_commits_per_minute"}
+# The schema of the request leaves these open; that of the policy that it stores does not.
+RULES: Flat = {
+    "rate_limits": {"closed": True, "members": LIMITED, "required": set[str]()},
+    **{f"rate_limits.{name}": PER_MINUTE for name in LIMITED},
+    "reservation_ttl_override.default_ttl_ms": LEASE,
+    "reservation_ttl_override.max_ttl_ms": LEASE,
+    "reservation_ttl_override.max_extensions": {"minimum": 0},
+}
 STRICTER: dict[type[BaseModel], Flat] = {
     runtime.Subject: SUBJECT,
     runtime.Action: ACTION,
@@ -118,6 +135,8 @@ STRICTER: dict[type[BaseModel], Flat] = {
     admin.ApiKeyUpdateRequest: {"name": {"pattern": NOT_BLANK}},
     # The protocol says that all requests of the admin plane are closed; this schema is not.
     admin.ApiKeyValidationRequest: {"": {"closed": True}},
+    admin.PolicyCreateRequest: POLICY | RULES,
+    admin.PolicyUpdateRequest: POLICY,
 }
 
 
@@ -219,6 +238,21 @@ def test_updates_agree_with_the_published_schema(model: type[BaseModel]) -> None
 
 
 @pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1/admin/tenants/{tenant_id}", admin.TenantUpdateRequest),
+        ("/v1/admin/policies/{policy_id}", admin.PolicyUpdateRequest),
+    ],
+)
+def test_updates_agree_with_the_published_schema(path: str, model: type[BaseModel]) -> None:
+    """The schema of such a request stands inside its path."""
+    root = document(ADMIN_BASE)
+    operation = root["paths"][path]["patch"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert differences(model, flat(schema, root)) == STRICTER[model]
+
+
+@pytest.mark.parametrize(
     ("name", "model"), RESPONSES, ids=[model.__name__ for _, model in RESPONSES]
 )
 def test_responses_have_the_published_members(name: str, model: type[BaseModel]) -> None:
@@ -233,6 +267,8 @@ def test_responses_have_the_published_members(name: str, model: type[BaseModel])
 def test_every_model_is_compared() -> None:
     """A new model without a row fails here."""
     compared = {*RUNTIME_REQUESTS, *ADMIN_REQUESTS, *UPDATES}
+    compared = {*RUNTIME_REQUESTS, *ADMIN_REQUESTS}
+    compared |= {admin.TenantUpdateRequest, admin.PolicyUpdateRequest}
     compared |= {model for _, model in RESPONSES}
     defined = {
         value

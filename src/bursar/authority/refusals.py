@@ -10,6 +10,7 @@ from typing import Any
 
 from bursar.authority.call import Answer
 from bursar.core.outcomes import Refused
+from bursar.core.throttle import seconds
 from bursar.vocabulary import ErrorCode
 from bursar.wire.codec import encode
 from bursar.wire.problems import problem, status_of
@@ -37,6 +38,13 @@ def answer(refused: Refused, request_id: str, trace_id: str) -> Answer:
     body = problem(refused.code, message, request_id, trace_id, found)
     status = CONFLICT if refused.in_conflict else status_of(refused.code)
     return Answer(status, encode(body))
+
+
+def headers(refused: Refused) -> dict[str, str]:
+    """Return the headers that belong to a refusal: when to ask again, where waiting helps."""
+    if refused.retry_after_ms is None:
+        return {}
+    return {"retry-after": str(seconds(refused.retry_after_ms))}
 
 
 def details(refused: Refused) -> dict[str, Any]:

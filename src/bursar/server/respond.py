@@ -40,7 +40,8 @@ def error_answer(error: Exception, request_id: str, trace_id: str) -> tuple[Answ
     """Return the answer and extra headers for an exception."""
     match error:
         case Refusal():
-            return refusals.answer(error.refused, request_id, trace_id), {}
+            answer = refusals.answer(error.refused, request_id, trace_id)
+            return answer, refusals.headers(error.refused)
         case BadRequest():
             refused = Refused(ErrorCode.INVALID_REQUEST, error.message)
             return refusals.answer(refused, request_id, trace_id), {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bursar.authority import budgets, keys, listing, runtime, tenants
+from bursar.authority import budgets, keys, listing, policies, runtime, tenants
 from bursar.authority.authority import Authority
 from bursar.authority.call import Answer, Call
 from bursar.server.auth import Access
@@ -112,6 +112,22 @@ ROUTES: tuple[ApiRoute, ...] = (
         "unfreezeBudget",
         budgets.unfreeze_budget,
         Access.OPERATOR,
+    ),
+    ApiRoute("POST", "/v1/admin/policies", "createPolicy", policies.create_policy, Access.EITHER),
+    ApiRoute(
+        "GET",
+        "/v1/admin/policies",
+        "listPolicies",
+        policies.list_policies,
+        Access.EITHER,
+        reads=True,
+    ),
+    ApiRoute(
+        "PATCH",
+        "/v1/admin/policies/{policy_id}",
+        "updatePolicy",
+        policies.update_policy,
+        Access.EITHER,
     ),
     ApiRoute(
         "POST", "/v1/auth/validate", "validateApiKey", keys.validate, Access.OPERATOR, reads=True

@@ -25,6 +25,7 @@ from bursar.vocabulary import (
     KeyStatus,
     OveragePolicy,
     Permission,
+    PolicyStatus,
     ReservationStatus,
     RolloverPolicy,
     TenantStatus,
@@ -166,6 +167,7 @@ WireReservationStatus = Annotated[ReservationStatus, Field(strict=False)]
 WireBudgetStatus = Annotated[BudgetStatus, Field(strict=False)]
 WireTenantStatus = Annotated[TenantStatus, Field(strict=False)]
 WireKeyStatus = Annotated[KeyStatus, Field(strict=False)]
+WirePolicyStatus = Annotated[PolicyStatus, Field(strict=False)]
 WireExpiryPolicy = Annotated[ExpiryPolicy, Field(strict=False)]
 WireRolloverPolicy = Annotated[RolloverPolicy, Field(strict=False)]
 WireFundOperation = Annotated[FundOperation, Field(strict=False)]
