@@ -16,7 +16,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bursar.wire import admin, runtime
+from bursar.wire import admin, policies, runtime
 from bursar.wire.fields import NOT_BLANK, SUBJECT_NAME, TENANT_ID, TEXT, OpenWire, Request, Wire
 
 SPEC = Path(__file__).resolve().parents[2].parent / "shared" / "spec"
@@ -54,12 +54,13 @@ ADMIN_REQUESTS = [
     admin.BudgetStatusTransitionRequest,
     admin.ApiKeyCreateRequest,
     admin.ApiKeyValidationRequest,
-    admin.PolicyCreateRequest,
+    policies.PolicyCreateRequest,
 ]
 UPDATES: dict[type[BaseModel], str] = {
     admin.TenantUpdateRequest: "/v1/admin/tenants/{tenant_id}",
     admin.BudgetUpdateRequest: "/v1/admin/budgets",
     admin.ApiKeyUpdateRequest: "/v1/admin/api-keys/{key_id}",
+    policies.PolicyUpdateRequest: "/v1/admin/policies/{policy_id}",
 }
 RESPONSES = [
     (RUNTIME, runtime.SignedAmount),
@@ -84,10 +85,10 @@ RESPONSES = [
     (ADMIN, admin.BudgetFundingResponse),
     (ADMIN, admin.BudgetListResponse),
     (ADMIN, admin.BalanceListResponse),
-    (ADMIN, admin.Policy),
-    (ADMIN, admin.RateLimits),
-    (ADMIN_BASE, admin.ReservationTtlOverride),
-    (ADMIN, admin.PolicyListResponse),
+    (ADMIN, policies.Policy),
+    (ADMIN, policies.RateLimits),
+    (ADMIN_BASE, policies.ReservationTtlOverride),
+    (ADMIN, policies.PolicyListResponse),
     (ADMIN, admin.ApiKey),
     (ADMIN, admin.ApiKeyCreateResponse),
     (ADMIN, admin.ApiKeyListResponse),
@@ -135,8 +136,8 @@ STRICTER: dict[type[BaseModel], Flat] = {
     admin.ApiKeyUpdateRequest: {"name": {"pattern": NOT_BLANK}},
     # The protocol says that all requests of the admin plane are closed; this schema is not.
     admin.ApiKeyValidationRequest: {"": {"closed": True}},
-    admin.PolicyCreateRequest: POLICY | RULES,
-    admin.PolicyUpdateRequest: POLICY,
+    policies.PolicyCreateRequest: POLICY | RULES,
+    policies.PolicyUpdateRequest: POLICY,
 }
 
 
@@ -238,21 +239,6 @@ def test_updates_agree_with_the_published_schema(model: type[BaseModel]) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "model"),
-    [
-        ("/v1/admin/tenants/{tenant_id}", admin.TenantUpdateRequest),
-        ("/v1/admin/policies/{policy_id}", admin.PolicyUpdateRequest),
-    ],
-)
-def test_updates_agree_with_the_published_schema(path: str, model: type[BaseModel]) -> None:
-    """The schema of such a request stands inside its path."""
-    root = document(ADMIN_BASE)
-    operation = root["paths"][path]["patch"]
-    schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert differences(model, flat(schema, root)) == STRICTER[model]
-
-
-@pytest.mark.parametrize(
     ("name", "model"), RESPONSES, ids=[model.__name__ for _, model in RESPONSES]
 )
 def test_responses_have_the_published_members(name: str, model: type[BaseModel]) -> None:
@@ -267,12 +253,10 @@ def test_responses_have_the_published_members(name: str, model: type[BaseModel])
 def test_every_model_is_compared() -> None:
     """A new model without a row fails here."""
     compared = {*RUNTIME_REQUESTS, *ADMIN_REQUESTS, *UPDATES}
-    compared = {*RUNTIME_REQUESTS, *ADMIN_REQUESTS}
-    compared |= {admin.TenantUpdateRequest, admin.PolicyUpdateRequest}
     compared |= {model for _, model in RESPONSES}
     defined = {
         value
-        for module in (runtime, admin)
+        for module in (runtime, admin, policies)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, BaseModel)
     }

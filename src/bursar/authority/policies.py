@@ -18,7 +18,7 @@ from bursar.core.commands import CreatePolicy, UpdatePolicy
 from bursar.core.state import LeaseRule, Policy, RateLimits
 from bursar.ledger.ports import PolicyQuery
 from bursar.vocabulary import ErrorCode, Permission, PolicyStatus
-from bursar.wire import admin as wire
+from bursar.wire import policies as wire
 from bursar.wire.codec import canonical, decode
 from bursar.wire.runtime import Caps
 from bursar.wire.timestamps import parse_timestamp
