@@ -563,6 +563,13 @@ ROWS = {
     "reservation settled": "UPDATE reservation SET status = 'COMMITTED' WHERE status = 'ACTIVE'",
     "reservation reopened": "UPDATE reservation SET status = 'ACTIVE' WHERE status = 'RELEASED'",
     "reservation dropped": "DELETE FROM reservation WHERE reservation_id = 'open'",
+    "settled charge changed": "UPDATE reservation SET charged_amount = charged_amount + 1 "
+    "WHERE status = 'COMMITTED'",
+    "settled estimate changed": "UPDATE reservation SET estimate_amount = estimate_amount + 1 "
+    "WHERE status <> 'ACTIVE'",
+    "settled otherwise": "UPDATE reservation SET status = 'COMMITTED' WHERE status = 'EXPIRED' "
+    "OR status = 'RELEASED'",
+    "lease lengthened": "UPDATE reservation SET expires_at_ms = expires_at_ms + 1",
     "tenant reopened": "UPDATE tenant SET status = 'SUSPENDED' WHERE tenant = 'beta'",
     "key revoked": "UPDATE api_key SET status = 'REVOKED'",
     "key reaches further": "UPDATE api_key SET scope_filter = '[]'",

@@ -142,3 +142,24 @@ def test_what_is_refused(
     assert error(refused) == refusal
     assert refused.json()["message"].startswith(said)
     assert tenant.ledger() == before
+
+
+def test_a_key_in_the_header_alone_is_a_key(tenant: Tenant) -> None:
+    """The same funding sent twice under one header key is applied once."""
+    tenant.budget(1_000)
+    query = {"scope": tenant.path(), "unit": "TOKENS", "tenant_id": tenant.id}
+    body = {"operation": "CREDIT", "amount": amount(10)}
+
+    def credit(key: str, body: Any = body) -> Any:
+        headers = {"X-Idempotency-Key": key}
+        where = "/v1/admin/budgets/fund"
+        return tenant.server.admin("POST", where, body, params=query, headers=headers)
+
+    first, again = credit("f1"), credit("f1")
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.content == again.content
+    assert tenant.state()["remaining"] == 1_010
+    other = credit("f1", body | {"amount": amount(11)})
+    assert error(other) == (409, "IDEMPOTENCY_MISMATCH")
+    assert credit("k" * 257).status_code == 400
+    assert tenant.state()["remaining"] == 1_010

@@ -2,7 +2,8 @@
 
 The rule that lives here: an entry's hash covers everything the entry says and the hash
 before it, so no entry can be altered, dropped or moved without breaking the chain. The
-recorded changes are states, not differences: folding them in order rebuilds the ledger.
+recorded changes are states, not differences: folding them in order gives every balance,
+every lease and who may do what. A reservation's texts and terms stay in its row.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def _states(changes: Changes) -> dict[str, Any]:
     if changes.budgets:
         states["budgets"] = [budget_state(row) for row in changes.budgets]
     if changes.reservations:
-        states["reservations"] = [_reservation_state(row) for row in changes.reservations]
+        states["reservations"] = [reservation_state(row) for row in changes.reservations]
     if changes.tenants:
         states["tenants"] = [tenant_state(row) for row in changes.tenants]
     if changes.keys:
@@ -211,7 +212,7 @@ def budget_state(row: Budget) -> list[Any]:
     ]
 
 
-def _reservation_state(row: Reservation) -> list[Any]:
+def reservation_state(row: Reservation) -> list[Any]:
     """Return `[id, status, unit, estimate, charged, expires_at_ms, scope_path, scopes]`."""
     return [
         row.reservation_id,

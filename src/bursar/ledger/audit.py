@@ -10,7 +10,7 @@ is stored is a finding. It only reads, and it never repairs.
 | holds   | reserved = sum of the active reservations, in the tables and in the log |
 | chain   | every hash and sequence number, from the first entry to the head        |
 | records | last state of each budget, tenant, key and policy = the stored one      |
-| leases  | a reservation ends once, and only after it was made                     |
+| leases  | a reservation ends once, after it was made, as the log says, row by row |
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bursar.core.entry import (
     digest,
     key_state,
     policy_state,
+    reservation_state,
     tenant_state,
 )
 from bursar.core.state import GENESIS, Budget, Head, Tenant, check
@@ -37,6 +38,8 @@ from bursar.ledger.ports import (
     Page,
     PolicyQuery,
     Reader,
+    ReservationQuery,
+    ReservationSort,
     StoreError,
     TenantQuery,
     TenantSort,
@@ -93,6 +96,7 @@ class _Folded:
     keys: dict[str, list[Any]] = field(default_factory=dict)
     policies: dict[str, list[Any]] = field(default_factory=dict)
     active: dict[str, list[Any]] = field(default_factory=dict)
+    leases: dict[str, int] = field(default_factory=dict)  # hashes: there may be millions
 
 
 class _Audit:
@@ -135,7 +139,7 @@ class _Audit:
         self,
         what: str,
         page_of: Callable[[Any], Page[Row]],
-        query: TenantQuery | BudgetQuery | PolicyQuery,
+        query: TenantQuery | BudgetQuery | PolicyQuery | ReservationQuery,
     ) -> Iterator[Row]:
         """Yield every row; rows that the store itself refuses to read are a finding."""
         while True:
@@ -207,6 +211,7 @@ class _Audit:
     def _lease(self, folded: _Folded, where: str, tenant: str, state: list[Any]) -> None:
         """Follow one reservation from its making to its one end."""
         name, status = state[0], state[1]
+        folded.leases[name] = _hash(state)
         before = folded.active.pop(name, None)
         if before is not None:
             self._hold_by_log(tenant, before, -1)
@@ -266,6 +271,7 @@ class _Audit:
             self._same("tenant", said.tenants, states, TENANT_STATE_FIRST)
             keys = self._stored_keys(said.keys)
             self._same(f"tenant {tenant}: API key", said.keys, keys, KEY_STATE_FIRST)
+            self._leases(tenant, said.leases)
             kept = self._stored_policies(tenant)
             self._same(f"tenant {tenant}: policy", said.policies, kept)
 
@@ -280,6 +286,31 @@ class _Audit:
             if key is not None:
                 kept[key_id] = key_state(key)
         return kept
+
+    def _leases(self, tenant: str, said: dict[str, int]) -> None:
+        """Compare every reservation, settled or not, with what the log said of it last."""
+        query = ReservationQuery(
+            tenant=tenant,
+            sort_by=ReservationSort.RESERVATION_ID,
+            descending=False,
+            limit=PAGE,
+        )
+        missing = set(said)
+        what = f"reservations of tenant {tenant}"
+        for row in self._pages(what, self._reader.reservations, query):
+            name = row.reservation_id
+            missing.discard(name)
+            if name not in said:
+                self._find(
+                    f"tenant {tenant}: reservation {name} is stored, but the log never made it"
+                )
+            elif said[name] != _hash(reservation_state(row)):
+                self._find(
+                    f"{what}: {name} is {row.status.value} ({row.estimate_amount} estimated, "
+                    f"{row.charged_amount} charged), but the log says otherwise"
+                )
+        for name in sorted(missing):
+            self._find(f"{what}: {name} is in the log, but not stored")
 
     def _stored_policies(self, tenant: str) -> dict[str, list[Any]]:
         query = PolicyQuery(tenant=tenant, limit=PAGE)
@@ -302,6 +333,10 @@ class _Audit:
                 self._find(f"{what} {shown} is in the log, but not stored")
             elif said[name] not in (kept[name], kept[name][:first]):
                 self._find(f"{what} {shown} is {kept[name]}, but the log says {said[name]}")
+
+
+def _hash(state: list[Any]) -> int:
+    return hash(json.dumps(state))
 
 
 def _named(budget: Budget) -> str:
