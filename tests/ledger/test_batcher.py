@@ -1,0 +1,158 @@
+"""Batching: one transaction for many, and nobody waits for somebody else's trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bursar.authority.render import render
+from bursar.core.commands import AnyCommand, CreateTenant
+from bursar.core.state import Tenant
+from bursar.ledger.batcher import Batcher, Closed, Overloaded
+from bursar.ledger.ports import StoreError, UnreadableRow
+from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
+from bursar.server import jobs
+from bursar.testing import FakeClock, MemoryStore
+from bursar.vocabulary import TenantStatus
+
+WITHIN_S = 10
+
+
+class Gated(Ledger):
+    """A ledger whose batches wait for a gate, and are counted."""
+
+    def __init__(self, fails: Callable[[Sequence[AnyCommand]], Exception | None]) -> None:
+        super().__init__(MemoryStore(), FakeClock(1_000), render)
+        self.gate = threading.Event()
+        self.batches: list[int] = []
+        self._fails = fails
+
+    def execute(self, commands: Sequence[AnyCommand]) -> list[Outcome]:
+        self.gate.wait(WITHIN_S)
+        self.batches.append(len(commands))
+        error = self._fails(commands)
+        if error is not None:
+            raise error
+        return super().execute(commands)
+
+
+def opening(name: str) -> CreateTenant:
+    return CreateTenant(tenant=name, record=Tenant(name, name, TenantStatus.ACTIVE, 0))
+
+
+def outcomes(batcher: Batcher, ledger: Gated, names: Sequence[str]) -> list[Outcome]:
+    """Submit while the gate is shut, so that all but the first go in one batch."""
+    futures = [batcher.submit(opening(name)) for name in names]
+    ledger.gate.set()
+    return [future.result(WITHIN_S) for future in futures]
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[[Gated], Batcher]]:
+    made: list[tuple[Gated, Batcher]] = []
+
+    def start(ledger: Gated, **limits: int) -> Batcher:
+        made.append((ledger, Batcher(ledger, **limits)))
+        return made[-1][1]
+
+    yield start
+    for ledger, batcher in made:
+        ledger.gate.set()
+        batcher.close(WITHIN_S)
+
+
+def test_what_waits_goes_in_one_transaction(started: Any) -> None:
+    ledger = Gated(lambda commands: None)
+    answers = outcomes(started(ledger), ledger, [f"t-{n}" for n in range(20)])
+    assert all(isinstance(one, Accepted) for one in answers)
+    assert sum(ledger.batches) == 20
+    assert len(ledger.batches) <= 2
+
+
+def test_a_store_that_fails_is_asked_once_for_all(started: Any) -> None:
+    """A locked file must not keep each caller waiting for all the others."""
+    ledger = Gated(lambda commands: StoreError("database is locked"))
+    batcher = started(ledger)
+    answers = outcomes(batcher, ledger, [f"t-{n}" for n in range(20)])
+    assert all(isinstance(one, Failed) for one in answers)
+    assert len(ledger.batches) <= 2
+    assert batcher.last_failure is not None
+
+
+def test_a_row_that_cannot_be_read_spoils_its_own_command_alone(started: Any) -> None:
+    def fails(commands: Sequence[AnyCommand]) -> Exception | None:
+        spoilt = any(command.tenant == "bad" for command in commands)
+        return UnreadableRow("nonsense") if spoilt else None
+
+    ledger = Gated(fails)
+    batcher = started(ledger)
+    answers = outcomes(batcher, ledger, ["a", "b", "bad", "c"])
+    assert [type(one) for one in answers] == [Accepted, Accepted, Failed, Accepted]
+    assert batcher.last_failure is None
+
+
+def test_a_store_that_saves_again_is_well_again(started: Any) -> None:
+    errors: list[Exception | None] = [StoreError("full"), None]
+    ledger = Gated(lambda commands: errors.pop(0))
+    batcher = started(ledger)
+    ledger.gate.set()
+    assert isinstance(batcher.submit(opening("a")).result(WITHIN_S), Failed)
+    assert batcher.last_failure is not None
+    assert isinstance(batcher.submit(opening("a")).result(WITHIN_S), Accepted)
+    assert batcher.last_failure is None
+
+
+def test_more_than_the_queue_takes_is_refused(started: Any) -> None:
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger, queue_max=3)
+
+    def fill() -> None:
+        for number in range(10):
+            batcher.submit(opening(f"t-{number}"))
+
+    with pytest.raises(Overloaded):
+        fill()
+
+
+def test_closing_finishes_what_was_accepted_and_takes_no_more(started: Any) -> None:
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger)
+    futures = [batcher.submit(opening(f"t-{n}")) for n in range(5)]
+    assert batcher.close(0.01) is False  # the gate is shut: the store hangs
+    with pytest.raises(Closed):
+        batcher.submit(opening("late"))
+    ledger.gate.set()
+    assert batcher.close(WITHIN_S) is True
+    assert all(isinstance(future.result(0), Accepted) for future in futures)
+
+
+def test_the_sweep_survives_whatever_one_round_meets() -> None:
+    """Holds go on being returned after an error that nobody foresaw."""
+    rounds = 0
+
+    def due(now_ms: int, limit: int) -> Sequence[tuple[str, str]]:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            raise RuntimeError("can't start new thread")
+        return []
+
+    async def sweep() -> None:
+        reader = cast(Any, SimpleNamespace(due=due))
+        task = asyncio.create_task(
+            jobs.expire_forever(cast(Any, None), reader, FakeClock(1_000), interval_ms=1)
+        )
+        for _ in range(1_000):
+            if rounds > 2:
+                break
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(sweep())
+    assert rounds > 2
