@@ -3,8 +3,10 @@
 The rule that lives here: a store decides nothing. It loads what a plan names, hands over
 a snapshot, saves what comes back in the same transaction, and returns only when that is
 durable. A store for many workers locks the rows it loads in one fixed order (tenant heads
-first, sorted; then budgets by scope and unit) and calls `work` again, with a fresh
-snapshot, when its database refuses to serialize; `work` is pure, so that is safe.
+first, sorted, after inserting those that are missing; then budgets by scope and unit) and
+calls `work` again, with a fresh snapshot, when its database refuses to serialize or a key
+turns out to be taken; `work` is pure, so that is safe. Nothing in a batch links one tenant
+to another, so a store that is distributed by tenant may be given one tenant at a time.
 """
 
 from __future__ import annotations
