@@ -223,7 +223,7 @@ SETTLING = [
         "extend a 1s",
         ErrorCode.MAX_EXTENSIONS_EXCEEDED,
         "Reservation a has used all of its 0 extensions",
-        "Commit or release it; the limit is the tenant's max_reservation_extensions.",
+        "Commit or release it; the limit was its tenant's or its policy's.",
     ),
     Case(
         RESERVED,

@@ -50,7 +50,7 @@ def evaluate(snapshot: Snapshot, command: Extend, now_ms: int) -> Lengthen | Ref
         return Refused(
             ErrorCode.MAX_EXTENSIONS_EXCEEDED,
             f"Reservation {row.reservation_id} has used all of its {row.extensions_max} extensions",
-            fix="Commit or release it; the limit is the tenant's max_reservation_extensions.",
+            fix="Commit or release it; the limit was its tenant's or its policy's.",
         )
     budgets = snapshot.along(row.tenant, row.budgeted_scopes, row.unit)
     return Lengthen(row, budgets, expires_at_ms)
