@@ -84,6 +84,7 @@ def internal_message(error: Exception) -> str:
             return "The server is shutting down; nothing was changed. Send the same request again"
         case _:
             return (
-                "The server failed on this request; nothing of it was saved. An operator finds "
-                "it in the log by the request_id"
+                "The server failed on this request; it may or may not have happened. Send the same "
+                "request again with the same idempotency key; an operator finds it in the log by "
+                "the request_id"
             )
