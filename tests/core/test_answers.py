@@ -102,7 +102,8 @@ def test_a_commit_adds_what_it_says_and_keeps_the_rest(world: World) -> None:
         metrics='{"latency_ms":3}',
     )
     assert row == world.tables.reservations["acme", "r"]
-    assert o.Committed(Unit.TOKENS, 20, 10, tuple(world.tables.budgets.values())) == answered
+    budgets = tuple(world.tables.budgets.values())
+    assert o.Committed(Unit.TOKENS, 20, 10, budgets, HELD.overage_policy, 0) == answered
 
 
 def test_a_release_says_what_went_back(world: World) -> None:
@@ -139,7 +140,9 @@ def test_a_debit_names_its_event(world: World) -> None:
         action="{}",
     )
     answered = answer(world, command)
-    assert o.Debited("e", Unit.TOKENS, 100, tuple(world.tables.budgets.values())) == answered
+    budgets = tuple(world.tables.budgets.values())
+    policy = OveragePolicy.ALLOW_IF_AVAILABLE
+    assert o.Debited("e", Unit.TOKENS, 100, budgets, policy, 0) == answered
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

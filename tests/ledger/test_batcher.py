@@ -14,6 +14,7 @@ from bursar.authority.render import render
 from bursar.core.commands import AnyCommand, CreateTenant
 from bursar.core.state import Tenant
 from bursar.ledger.batcher import Batcher, Closed, Overloaded
+from bursar.ledger.observer import Executed
 from bursar.ledger.ports import StoreError, UnreadableRow
 from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
 from bursar.server import jobs
@@ -56,7 +57,7 @@ def outcomes(batcher: Batcher, ledger: Gated, names: Sequence[str]) -> list[Outc
 def started() -> Iterator[Callable[[Gated], Batcher]]:
     made: list[tuple[Gated, Batcher]] = []
 
-    def start(ledger: Gated, **limits: int) -> Batcher:
+    def start(ledger: Gated, **limits: Any) -> Batcher:
         made.append((ledger, Batcher(ledger, **limits)))
         return made[-1][1]
 
@@ -156,3 +157,24 @@ def test_the_sweep_survives_whatever_one_round_meets() -> None:
 
     asyncio.run(sweep())
     assert rounds > 2
+
+
+def test_an_observer_is_told_before_the_callers_are(started: Any) -> None:
+    """It sees each transaction once; that it fails is its own trouble alone."""
+    seen: list[tuple[list[str], int, bool]] = []
+
+    class Watching:
+        def executed(self, batch: Executed) -> None:
+            names = [command.tenant for command in batch.commands]
+            seen.append((names, len(batch.outcomes), batch.took_s >= 0))
+            if names == ["c"]:
+                raise RuntimeError("a bug in a metric")
+
+    ledger = Gated(lambda commands: StoreError("full") if commands[0].tenant == "d" else None)
+    batcher = started(ledger, observer=Watching())
+    assert batcher.waiting == 0
+    ledger.gate.set()
+    for name in "abcd":
+        batcher.submit(opening(name)).result(WITHIN_S)
+        assert seen[-1] == ([name], 1, True)
+    assert len(seen) == 4

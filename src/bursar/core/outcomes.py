@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bursar.core.state import ApiKey, Budget, Meter, Policy, Recorded, Reservation, Tenant
-from bursar.vocabulary import Decision, ErrorCode, FundOperation, Unit
+from bursar.vocabulary import Decision, ErrorCode, FundOperation, OveragePolicy, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,17 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A settled reservation; `released_amount` is None when nothing went back."""
+    """A settled reservation; `released_amount` is None when nothing went back.
+
+    `debt_incurred` is what all its budgets together came to owe by it.
+    """
 
     unit: Unit
     charged_amount: int
     released_amount: int | None
     balances: tuple[Budget, ...]
+    overage_policy: OveragePolicy
+    debt_incurred: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +122,17 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Debited:
-    """A direct debit; `charged_amount` is None when the whole cost was charged."""
+    """A direct debit; `charged_amount` is None when the whole cost was charged.
+
+    `debt_incurred` is what all its budgets together came to owe by it.
+    """
 
     event_id: str
     unit: Unit
     charged_amount: int | None
     balances: tuple[Budget, ...]
+    overage_policy: OveragePolicy
+    debt_incurred: int
 
 
 @dataclass(frozen=True, slots=True)

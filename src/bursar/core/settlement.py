@@ -99,6 +99,11 @@ def apply(budgets: Sequence[Budget], charge: Charge, now_ms: int) -> tuple[Budge
     return tuple(moved)
 
 
+def debt_incurred(before: Sequence[Budget], after: Sequence[Budget]) -> int:
+    """Return what the same budgets together owe `after` that they did not owe `before`."""
+    return sum(row.debt for row in after) - sum(row.debt for row in before)
+
+
 def _caps(budget: Budget, policy: OveragePolicy) -> bool:
     """Return whether this budget limits the charge to what it has, rather than go into debt."""
     return policy is OveragePolicy.ALLOW_IF_AVAILABLE or budget.overdraft_limit == 0

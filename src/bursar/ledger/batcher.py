@@ -9,18 +9,22 @@ together after the transaction is on disk.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from bursar.core.commands import AnyCommand
+from bursar.ledger.observer import Executed, Observer
 from bursar.ledger.ports import StoreError, UnreadableRow
 from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
 
 BATCH_MAX = 256
 QUEUE_MAX = 10_000
+log = logging.getLogger(__name__)
 
 
 class Overloaded(Exception):
@@ -52,7 +56,12 @@ class Batcher:
     """Feeds one ledger from many callers."""
 
     def __init__(
-        self, ledger: Ledger, *, batch_max: int = BATCH_MAX, queue_max: int = QUEUE_MAX
+        self,
+        ledger: Ledger,
+        *,
+        batch_max: int = BATCH_MAX,
+        queue_max: int = QUEUE_MAX,
+        observer: Observer | None = None,
     ) -> None:
         """Start the writer thread.
 
@@ -60,8 +69,10 @@ class Batcher:
             ledger: what executes the batches.
             batch_max: most commands in one transaction.
             queue_max: most commands waiting; one more is refused with `Overloaded`.
+            observer: is told of every batch.
         """
         self.ledger = ledger
+        self._observer = observer
         self.last_failure: Failure | None = None
         self._batch_max = batch_max
         self._queue_max = queue_max
@@ -70,6 +81,11 @@ class Batcher:
         self._closed = False
         self._writer = threading.Thread(target=self._write, name="bursar-writer", daemon=True)
         self._writer.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for the writer now."""
+        return self._queue.qsize()
 
     def submit(self, command: AnyCommand) -> Future[Outcome]:
         """Queue a command from a thread; the future holds its outcome once durable.
@@ -137,8 +153,10 @@ class Batcher:
         Whatever else the store says, it says to all: trying again one by one would keep
         everybody waiting for a lock, or a disk, once for each.
         """
+        commands = [ticket.command for ticket in batch]
+        began_s = time.perf_counter()
         try:
-            outcomes = self.ledger.execute([ticket.command for ticket in batch])
+            outcomes = self.ledger.execute(commands)
             if any(isinstance(one, Accepted) and not one.replayed for one in outcomes):
                 self.last_failure = None  # something was saved, so the store is well again
         except UnreadableRow as error:
@@ -152,7 +170,18 @@ class Batcher:
             outcomes = [Failed(error)] * len(batch)
         except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the writer
             outcomes = [Failed(error)] * len(batch)
+        if self._observer is not None:
+            took_s = time.perf_counter() - began_s
+            _tell(self._observer, Executed(commands, outcomes, took_s))
         _answer(batch, outcomes)
+
+
+def _tell(observer: Observer, executed: Executed) -> None:
+    """Tell the observer before the callers, so that whoever has an answer finds it counted."""
+    try:
+        observer.executed(executed)
+    except Exception:
+        log.exception("an observer of the ledger failed; the ledger is not affected")
 
 
 def _answer(batch: Sequence[_Ticket], outcomes: Sequence[Outcome]) -> None:

@@ -8,7 +8,8 @@ calls one operation and sends what comes back; it decides nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,7 @@ from bursar.ledger.batcher import Closed
 from bursar.ledger.ports import StoreError
 from bursar.server import health
 from bursar.server.auth import Authenticator
+from bursar.server.observe.seam import RequestObserver
 from bursar.server.respond import HttpError, Interrupted, error_answer
 from bursar.server.routes import ROUTES, ApiRoute
 from bursar.server.settings import Settings
@@ -38,7 +40,11 @@ log = structlog.get_logger("bursar.http")
 
 
 def build(
-    authority: Authority, authenticator: Authenticator, settings: Settings, state: health.State
+    authority: Authority,
+    authenticator: Authenticator,
+    settings: Settings,
+    state: health.State,
+    observers: Sequence[RequestObserver] = (),
 ) -> ASGIApp:
     """Return the application; routes that agents wait for are matched first."""
     by_path: dict[str, dict[str, ApiRoute]] = {}
@@ -53,24 +59,28 @@ def build(
         Route("/health/ready", endpoint=_Probe(health.ready, state)),
     ]
     router = Router(routes, redirect_slashes=False, default=_not_found)
-    return _Envelope(router, authority.clock)
+    return _Envelope(router, authority.clock, observers)
 
 
 class _Envelope:
     """Gives every request its ids, and every failure the protocol's error body."""
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, clock: Clock, observers: Sequence[RequestObserver]) -> None:
         self._app = app
         self._clock = clock
+        self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers: Headers = dict(scope["headers"])
         started_ms = self._clock.now_ms()
+        began_s = time.perf_counter()
         request_id = ids.new_id(started_ms)
         trace = trace_id(_text(headers, b"traceparent"), _text(headers, b"x-cycles-trace-id"))
         scope["bursar"] = {"headers": headers, "request_id": request_id, "trace_id": trace}
+        for observer in self._observers:
+            observer.began(scope)
         status = 0
 
         async def send_with_ids(message: Message) -> None:
@@ -98,6 +108,9 @@ class _Envelope:
                 _log_failure(error, request_id, trace, scope["path"])
             if status == 0:
                 await _send(send_with_ids, answer, extra)
+        took_s = time.perf_counter() - began_s
+        for observer in self._observers:
+            observer.ended(scope, status, took_s)
         log.debug(
             "request",
             method=scope["method"],
@@ -146,6 +159,7 @@ class _Endpoint:
         if route is None:
             raise _wrong_method(scope["method"], self._methods)
         known = scope["bursar"]
+        known["operation"] = route.operation_id
         headers: Headers = known["headers"]
         principal = self._authenticator.principal(
             route.access, _text(headers, b"x-admin-api-key"), _text(headers, b"x-cycles-api-key")

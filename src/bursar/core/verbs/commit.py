@@ -86,7 +86,14 @@ def apply(command: Commit, settle: Settle, now_ms: int) -> Changes:
         metrics=command.metrics,
     )
     return Changes(
-        Committed(row.unit, charged, held - charged if charged < held else None, budgets),
+        Committed(
+            row.unit,
+            charged,
+            held - charged if charged < held else None,
+            budgets,
+            row.overage_policy,
+            settlement.debt_incurred(settle.budgets, budgets),
+        ),
         budgets=budgets,
         reservations=(row,),
         meters=() if settle.limit is None else (settle.limit.counted_once_more(),),

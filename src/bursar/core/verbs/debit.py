@@ -63,5 +63,12 @@ def evaluate(snapshot: Snapshot, command: Debit, now_ms: int) -> Charged | Refus
 def apply(command: Debit, charged: Charged, now_ms: int) -> Changes:
     """Charge the budgets."""
     budgets = settlement.apply(charged.budgets, charged.charge, now_ms)
-    amount = charged.charge.charged if charged.charge.capped else None
-    return Changes(Debited(command.event_id, command.unit, amount, budgets), budgets=budgets)
+    answer = Debited(
+        command.event_id,
+        command.unit,
+        charged.charge.charged if charged.charge.capped else None,
+        budgets,
+        charged.charge.policy,
+        settlement.debt_incurred(charged.budgets, budgets),
+    )
+    return Changes(answer, budgets=budgets)
