@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -27,7 +28,7 @@ from bursar.ledger.ports import StoreError
 from bursar.server import health
 from bursar.server.auth import Authenticator
 from bursar.server.observe.seam import RequestObserver
-from bursar.server.respond import HttpError, Interrupted, error_answer
+from bursar.server.respond import HttpError, Interrupted, error_answer, wrong_method
 from bursar.server.routes import ROUTES, ApiRoute
 from bursar.server.settings import Settings
 from bursar.server.tracing import trace_id
@@ -45,8 +46,18 @@ def build(
     settings: Settings,
     state: health.State,
     observers: Sequence[RequestObserver] = (),
+    pages: Mapping[str, ASGIApp] = MappingProxyType({}),
 ) -> ASGIApp:
-    """Return the application; routes that agents wait for are matched first."""
+    """Return the application; routes that agents wait for are matched first.
+
+    Args:
+        authority: what the operations work with.
+        authenticator: who may call them.
+        settings: the server's settings.
+        state: what the probes look at.
+        observers: are told of every request.
+        pages: what else is served, by path.
+    """
     by_path: dict[str, dict[str, ApiRoute]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
@@ -57,6 +68,7 @@ def build(
     routes += [
         Route("/health/live", endpoint=_Probe(health.live, state)),
         Route("/health/ready", endpoint=_Probe(health.ready, state)),
+        *(Route(path, endpoint=page) for path, page in pages.items()),
     ]
     router = Router(routes, redirect_slashes=False, default=_not_found)
     return _Envelope(router, authority.clock, observers)
@@ -157,7 +169,7 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._methods.get(scope["method"])
         if route is None:
-            raise _wrong_method(scope["method"], self._methods)
+            raise wrong_method(scope["method"], self._methods)
         known = scope["bursar"]
         known["operation"] = route.operation_id
         headers: Headers = known["headers"]
@@ -234,7 +246,7 @@ class _Probe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
-            raise _wrong_method(scope["method"], ["GET", "HEAD"])
+            raise wrong_method(scope["method"], ["GET", "HEAD"])
         status, body = self._check(self._state)
         await _send(send, Answer(status, encode(body)), {}, with_body=scope["method"] == "GET")
 
@@ -248,12 +260,6 @@ def _refuse_escaped_slash(scope: Scope) -> None:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise HttpError(404, ErrorCode.NOT_FOUND, f"No such path: {scope['path'][:200]}")
-
-
-def _wrong_method(method: str, allowed: Iterable[str]) -> HttpError:
-    allow = ", ".join(sorted(allowed))
-    message = f"Method {method[:20]} is not allowed here; use {allow}"
-    return HttpError(405, ErrorCode.INVALID_REQUEST, message, {"allow": allow})
 
 
 async def _send(

@@ -7,6 +7,8 @@ else. It survives any failure of one round; the next round looks again.
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Protocol
 
 import structlog
 
@@ -21,22 +23,51 @@ CLOCK_BEHIND_MS = 1_000
 log = structlog.get_logger("bursar.jobs")
 
 
-async def expire_forever(batcher: Batcher, reader: Reader, clock: Clock, interval_ms: int) -> None:
+class JobObserver(Protocol):
+    """Is told of every run of a job, on the event loop."""
+
+    def ran(self, job: str, outcome: str, took_s: float) -> None:
+        """Take note of a run that is over: `ok`, `put_off` or `failed`."""
+        ...
+
+    def quarantine(self, tenant: str, reason: str) -> None:
+        """Take note of a reservation that is passed over from now on."""
+        ...
+
+
+async def expire_forever(
+    batcher: Batcher,
+    reader: Reader,
+    clock: Clock,
+    interval_ms: int,
+    observer: JobObserver | None = None,
+) -> None:
     """Sweep every `interval_ms` until cancelled."""
     unreadable: set[str] = set()
     behind = False
     while True:
+        began_s, outcome = time.perf_counter(), "ok"
         try:
-            await sweep_once(batcher, reader, clock, unreadable)
+            await sweep_once(batcher, reader, clock, unreadable, observer)
         except (StoreError, Overloaded, Closed) as error:
+            outcome = "put_off"
             log.warning("expiry sweep put off", reason=str(error))
         except Exception as error:
+            outcome = "failed"
             log.error("expiry sweep failed; the next one tries again", exc_info=error)
+        if observer is not None:
+            observer.ran("expiry", outcome, time.perf_counter() - began_s)
         behind = _watch(clock, behind)
         await asyncio.sleep(interval_ms / 1_000)
 
 
-async def sweep_once(batcher: Batcher, reader: Reader, clock: Clock, unreadable: set[str]) -> int:
+async def sweep_once(
+    batcher: Batcher,
+    reader: Reader,
+    clock: Clock,
+    unreadable: set[str],
+    observer: JobObserver | None = None,
+) -> int:
     """Expire everything that is due now and return how many leases that ended.
 
     Args:
@@ -45,6 +76,7 @@ async def sweep_once(batcher: Batcher, reader: Reader, clock: Clock, unreadable:
         clock: the ledger's time.
         unreadable: reservations whose rows make no sense. They are reported once, added
             here and passed over from then on; their holds stay for an operator.
+        observer: is told of each reservation that is passed over from now on.
     """
     ended = 0
     while True:
@@ -54,15 +86,19 @@ async def sweep_once(batcher: Batcher, reader: Reader, clock: Clock, unreadable:
         outcomes = await asyncio.gather(*map(batcher.execute, due))
         for command, outcome in zip(due, outcomes, strict=True):
             if isinstance(outcome, Failed):
-                _cannot_expire(command, outcome.error, unreadable)
+                _cannot_expire(command, outcome.error, unreadable, observer)
         ended += sum(isinstance(outcome, Accepted) for outcome in outcomes)
         if len(due) < sweep.SWEEP_MAX or any(isinstance(one, Failed) for one in outcomes):
             return ended
 
 
-def _cannot_expire(command: Expire, error: Exception, unreadable: set[str]) -> None:
+def _cannot_expire(
+    command: Expire, error: Exception, unreadable: set[str], observer: JobObserver | None
+) -> None:
     if isinstance(error, UnreadableRow):
         unreadable.add(command.reservation_id)
+        if observer is not None:
+            observer.quarantine(command.tenant, "UNREADABLE_ROW")
     log.error(
         "a lease could not be expired",
         tenant=command.tenant,

@@ -7,6 +7,8 @@ surely changed nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bursar.authority import refusals
 from bursar.authority.call import Answer, Refusal
 from bursar.core.outcomes import Refused
@@ -55,6 +57,13 @@ def error_answer(error: Exception, request_id: str, trace_id: str) -> tuple[Answ
         case _:
             refused = Refused(ErrorCode.INTERNAL_ERROR, internal_message(error))
             return refusals.answer(refused, request_id, trace_id), {}
+
+
+def wrong_method(method: str, allowed: Iterable[str]) -> HttpError:
+    """Return the error for a method that a path does not have."""
+    allow = ", ".join(sorted(allowed))
+    message = f"Method {method[:20]} is not allowed here; use {allow}"
+    return HttpError(405, ErrorCode.INVALID_REQUEST, message, {"allow": allow})
 
 
 def internal_message(error: Exception) -> str:

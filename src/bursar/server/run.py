@@ -25,9 +25,11 @@ from bursar.clock import SystemClock
 from bursar.core.state import Head
 from bursar.ledger.batcher import Batcher
 from bursar.ledger.service import Ledger
-from bursar.server import app, health, jobs, protocol
+from bursar.server import app, health, jobs, pages, protocol
 from bursar.server.adminkey import AdminKey
 from bursar.server.auth import Authenticator
+from bursar.server.observe.ledger import LedgerCounts
+from bursar.server.observe.telemetry import Telemetry
 from bursar.server.settings import Settings
 from bursar.storage.sqlite.store import SqliteStore
 
@@ -114,15 +116,22 @@ async def _serve(
 ) -> None:
     reader = store.reader
     clock = _clock(reader.heads())
-    batcher = Batcher(Ledger(store, clock, render), queue_max=settings.queue_max)
+    telemetry = Telemetry(LedgerCounts(settings.metrics_tenants_max))
+    batcher = Batcher(
+        Ledger(store, clock, render), queue_max=settings.queue_max, observer=telemetry
+    )
     authority = Authority(batcher, reader, clock, reader.pepper())
     authenticator = Authenticator(
         reader, clock, authority.pepper, admin_key.key, settings.key_cache_ms
     )
     state = health.State(batcher, reader, clock)
+    scrape = telemetry.exposition(state, store.statistics).page
+    shown = {"/metrics": pages.MetricsPage(scrape, authenticator, settings.metrics_key)}
     server = _Server(
         uvicorn.Config(
-            app.build(authority, authenticator, settings, state),
+            app.build(
+                authority, authenticator, settings, state, telemetry.request_observers, shown
+            ),
             http=protocol.protocol_class(
                 clock, settings.header_timeout_s, settings.connections_max
             ),
@@ -138,15 +147,18 @@ async def _serve(
         ),
         started,
     )
-    sweeper = asyncio.create_task(
-        jobs.expire_forever(batcher, reader, clock, settings.sweep_interval_ms)
-    )
+    work = [
+        jobs.expire_forever(batcher, reader, clock, settings.sweep_interval_ms, telemetry),
+        telemetry.service.watch_loop(),
+    ]
+    tasks = [asyncio.create_task(one) for one in work]
     try:
         await server.serve(sockets=[listener])
     finally:
         state.stopping = True
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if await asyncio.to_thread(batcher.close, DRAIN_TIMEOUT_S):
             log.info("stopped", store=str(store.path))
         else:

@@ -127,10 +127,29 @@ SETTINGS: tuple[Setting, ...] = (
         "info",
         "Least important log line to write: debug (each request), info, warning or error.",
     ),
+    Setting(
+        "metrics_key",
+        "BURSAR_METRICS_KEY",
+        str,
+        "",
+        "Key that opens /metrics and nothing else, at least 16 characters, sent as "
+        "`Authorization: Bearer KEY`; `open` lets everybody read it. The admin key always does.",
+    ),
+    Setting(
+        "metrics_tenants_max",
+        "BURSAR_METRICS_TENANTS_MAX",
+        int,
+        200,
+        "Most tenants that metrics tell apart, the first to come; the others count as OTHER. "
+        "0 leaves the tenant label out.",
+        0,
+        10_000,
+    ),
 )
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ADMIN_KEY_LENGTH_MIN = 16
+METRICS_OPEN = "open"
 
 
 class SettingError(ValueError):
@@ -155,6 +174,8 @@ class Settings:
     sweep_interval_ms: int
     key_cache_ms: int
     log_level: str
+    metrics_key: str
+    metrics_tenants_max: int
 
     @property
     def store_path(self) -> Path:
@@ -213,13 +234,18 @@ def _check(settings: Settings) -> None:
         raise SettingError(
             f"log_level: must be one of {', '.join(LOG_LEVELS)}, got {settings.log_level!r}"
         )
-    if not is_header_text(settings.admin_key):
+    _check_key("admin_key", settings.admin_key)
+    if settings.metrics_key != METRICS_OPEN:
+        _check_key("metrics_key", settings.metrics_key)
+
+
+def _check_key(name: str, key: str) -> None:
+    if not is_header_text(key):
         raise SettingError(
-            "admin_key: must be printable ASCII without spaces around it, since it travels in a "
+            f"{name}: must be printable ASCII without spaces around it, since it travels in a "
             "header"
         )
-    if settings.admin_key and len(settings.admin_key) < ADMIN_KEY_LENGTH_MIN:
+    if key and len(key) < ADMIN_KEY_LENGTH_MIN:
         raise SettingError(
-            f"admin_key: must have at least {ADMIN_KEY_LENGTH_MIN} characters, got "
-            f"{len(settings.admin_key)}"
+            f"{name}: must have at least {ADMIN_KEY_LENGTH_MIN} characters, got {len(key)}"
         )

@@ -12,6 +12,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 from bursar.core.reads import Reads
@@ -21,6 +22,7 @@ from bursar.storage.sqlite.claim import Claim
 from bursar.storage.sqlite.load import load
 from bursar.storage.sqlite.reader import SqliteReader
 from bursar.storage.sqlite.save import save
+from bursar.storage.sqlite.statistics import Statistics, gather
 
 CHECKPOINT_ENTRIES = 2_000  # some five megabytes of log
 TRUNCATE_BYTES = 64 * 1024 * 1024
@@ -44,6 +46,7 @@ class SqliteStore:
         self._wal = path.with_name(path.name + "-wal")
         self._grown = threading.Event()
         self._unchecked = 0
+        self._checkpoints, self._checkpoint_s = 0, 0.0
         self._closing = False
         self._checkpointer = threading.Thread(
             target=self._checkpoint, name="bursar-checkpoint", daemon=True
@@ -144,12 +147,24 @@ class SqliteStore:
                 if self._closing:
                     return
                 self._grown.clear()
+                began_s = time.perf_counter()
                 with contextlib.suppress(sqlite3.Error, OSError):  # tried again as the log grows
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                     if os.stat(self._wal).st_size > TRUNCATE_BYTES:
                         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._checkpoints += 1
+                self._checkpoint_s += time.perf_counter() - began_s
         finally:
             connection.close()
+
+    def statistics(self) -> Statistics:
+        """Return sizes and counts of the file, and how long its checkpoints took.
+
+        Raises:
+            StoreError: the file cannot be read.
+            OSError: nor can its folder.
+        """
+        return gather(self.path, self._checkpoints, self._checkpoint_s)
 
     def close(self) -> None:
         """Let go of the file; the last connection moves the log into it."""
