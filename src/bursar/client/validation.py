@@ -1,0 +1,148 @@
+"""What can be told about a request before it is sent.
+
+The rule that lives here: a value that no server could accept never leaves the process, and
+what becomes part of a path or a header can mean nothing else there. Messages about ranges
+are worded as clients of this protocol word them, because users match on them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from bursar.vocabulary import AMOUNT_MAX, GRACE_MS_MAX, SCOPE_KINDS, TTL_MS_MAX, TTL_MS_MIN
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class NamesSomeone(Protocol):
+        """A subject, as far as its validation goes."""
+
+        def has_at_least_one_standard_field(self) -> bool:
+            """Return whether one of the six levels is given."""
+            ...
+
+
+IDEMPOTENCY_KEY_MAX = 256
+
+
+def validate_subject(subject: NamesSomeone | None) -> None:
+    """Refuse a subject that names none of the six levels; None passes.
+
+    Raises:
+        ValueError: dimensions alone name nobody.
+    """
+    if subject is not None and not subject.has_at_least_one_standard_field():
+        listed = f"{', '.join(SCOPE_KINDS[:-1])}, or {SCOPE_KINDS[-1]}"
+        raise ValueError(f"Subject must have at least one standard field ({listed})")
+
+
+def validate_non_negative(value: object, name: str) -> None:
+    """Refuse an amount that is not an int64 of at least 0; a boolean is no amount.
+
+    Raises:
+        ValueError: the message names the amount and shows the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= AMOUNT_MAX:
+        raise ValueError(f"{name} must be a non-negative int64, got {value!r}")
+
+
+def validate_ttl_ms(ttl_ms: object) -> None:
+    """Refuse a lease that is not between a second and a day.
+
+    Raises:
+        ValueError: it is out of range or not a whole number.
+    """
+    _between(ttl_ms, TTL_MS_MIN, TTL_MS_MAX, "ttl_ms")
+
+
+def validate_extend_by_ms(extend_by_ms: object) -> None:
+    """Refuse an extension that is not between a millisecond and a day.
+
+    Raises:
+        ValueError: it is out of range or not a whole number.
+    """
+    _between(extend_by_ms, 1, TTL_MS_MAX, "extend_by_ms")
+
+
+def validate_grace_period_ms(grace_period_ms: object) -> None:
+    """Refuse a grace period beyond a minute; None leaves it to the server.
+
+    Raises:
+        ValueError: it is out of range or not a whole number.
+    """
+    if grace_period_ms is not None:
+        _between(grace_period_ms, 0, GRACE_MS_MAX, "grace_period_ms")
+
+
+def validate_idempotency_key(key: object) -> None:
+    """Refuse a key that is not text of 1 to 256 characters.
+
+    Raises:
+        ValueError: the key is empty, too long or not text.
+    """
+    if not isinstance(key, str) or not 1 <= len(key) <= IDEMPOTENCY_KEY_MAX:
+        raise ValueError(f"idempotency_key must be between 1 and {IDEMPOTENCY_KEY_MAX} characters")
+
+
+def validate_reservation_id(reservation_id: object) -> None:
+    """Refuse an id that is missing, empty or blank.
+
+    Raises:
+        ValueError: there is no id to speak of.
+    """
+    if not isinstance(reservation_id, str) or not reservation_id.strip():
+        raise ValueError("reservation_id is required and must be non-empty")
+
+
+def path_segment(reservation_id: object, name: str = "reservation_id") -> str:
+    """Return an id percent-encoded, so that it is exactly one segment of a path.
+
+    Raises:
+        ValueError: it is empty, `.` or `..`, which a URL resolves away, or it holds control
+            characters or lone surrogates, which no path carries.
+    """
+    if not isinstance(reservation_id, str) or not reservation_id.strip():
+        raise ValueError(f"{name} is required and must be non-empty")
+    if reservation_id in (".", ".."):
+        raise ValueError(f"{name} must not be {reservation_id!r}; pass the id the server gave")
+    if any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in reservation_id):
+        raise ValueError(
+            f"{name} must not contain control characters, got {reservation_id!r};"
+            " pass the id the server gave"
+        )
+    try:
+        return quote(reservation_id, safe="")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{name} must not contain a lone surrogate, got {reservation_id!r};"
+            " pass the id the server gave"
+        ) from None
+
+
+def header_value(value: object, name: str, *, secret: bool = False) -> str:
+    """Return a text that can be sent as a header and can mean nothing else there.
+
+    Only printable ASCII passes: line breaks would end the header, and what other characters
+    become depends on the peer. The value of a `secret` is not shown.
+
+    Raises:
+        ValueError: a character does not fit; the message names it and where it stands.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, got a {type(value).__name__}")
+    for index, character in enumerate(value):
+        if not " " <= character <= "~":
+            what = "a character" if secret else f"{character!r}"
+            raise ValueError(
+                f"{name} must be printable ASCII to be sent as a header; it has {what} outside"
+                f" it at position {index}; remove it (a copied line break is common)"
+            )
+    if value != value.strip():
+        raise ValueError(f"{name} must not start or end with a space; remove it")
+    return value
+
+
+def _between(value: object, least: int, most: int, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, got {value!r}")
