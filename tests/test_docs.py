@@ -262,12 +262,17 @@ def section(text: str, command: str) -> str | None:
 def undocumented_commands(app: Any, text: str) -> list[str]:
     """Return every command without a section, and every option that its section leaves out."""
     wrong: list[str] = []
+    # What every command with a server has is told once, under a heading of its own.
+    shared = section(text, "bursar COMMAND") or ""
+    everywhere = set(re.findall(r"^\| `--([\w-]+)`", shared, re.MULTILINE))
     for command, entry in commands(app, "bursar"):
         about = section(text, command)
         if about is None:
             wrong.append(command)
             continue
         for argument in entry.assemble_argument_collection():
+            if argument.name in {f"--{name}" for name in everywhere}:
+                continue
             names = [name.lstrip("-") for name in argument.names]
             if argument.show and not any(
                 re.search(rf"(?<![\w-])(--{re.escape(name)}|{re.escape(name.upper())})\b", about)

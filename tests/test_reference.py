@@ -5,17 +5,24 @@ Such a part stands between `<!-- from the code: NAME -->` and `<!-- end -->`. Af
 """
 
 import ast
+import importlib
+import inspect
 import json
 import re
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cyclopts import App, Argument
 
 from bursar.authority import refusals
 from bursar.cli import exits
+from bursar.cli.__main__ import app
+from bursar.cli.remote.options import SERVER
 from bursar.core.commands import Commit, Idempotency, Reserve
 from bursar.core.execute import execute
 from bursar.core.outcomes import Refused
@@ -146,6 +153,78 @@ def commit(**fields: object) -> Refused:
     return refused
 
 
+LOCAL = {"serve", "demo", "replay"}  # told by hand, each with more to say than its options
+
+
+def remote_commands() -> Iterator[tuple[str, App | None, str]]:
+    """Yield (words, command or None for a noun, its help) for each command with a server."""
+    for name in app:
+        if name.startswith("-") or name in LOCAL:
+            continue
+        entry = app[name]
+        if entry.default_command is not None:
+            yield name, entry, inspect.getdoc(entry.default_command) or ""
+            continue
+        about = importlib.import_module(f"bursar.cli.remote.{name}").ABOUT
+        yield name, None, about
+        for verb in entry:
+            if not verb.startswith("-"):
+                doc = inspect.getdoc(entry[verb].default_command) or ""
+                yield f"{name} {verb}", entry[verb], doc
+
+
+def commands_text() -> Iterator[str]:
+    for words, entry, about in remote_commands():
+        if entry is None:
+            yield f"## `bursar {words}`\n"
+        else:
+            places = [a for a in _arguments(entry) if not a.name.startswith("-")]
+            usage = " ".join([words, *(place.name for place in places)])
+            yield f"##{'#' if ' ' in words else ''} `bursar {usage}`\n"
+        yield _prose(about)
+        if entry is not None:
+            yield from _options(entry, shared=False)
+
+
+def shared_options() -> Iterator[str]:
+    """Yield the options that every command with a server has."""
+    yield from _options(app["tenant"]["list"], shared=True)
+
+
+def _prose(about: str) -> str:
+    """Return a docstring's text without its table of parameters, the example as code."""
+    text = about.partition("\nParameters\n")[0].strip()
+    said, _, example = text.partition("Example: ")
+    shown = f"```console\n$ {' '.join(example.split())}\n```\n" if example else ""
+    return f"{said.strip()}\n\n{shown}"
+
+
+def _arguments(entry: App) -> Iterator[Argument]:
+    for argument in entry.assemble_argument_collection(parse_docstring=True):
+        if argument.name != "*":
+            yield argument
+
+
+def _options(entry: App, *, shared: bool) -> Iterator[str]:
+    rows = []
+    for argument in _arguments(entry):
+        if (SERVER in argument.parameter.group) is not shared:
+            continue
+        names = ", ".join(f"`{name}`" for name in argument.names if not name.startswith("--no-"))
+        said = " ".join((argument.parameter.help or "").split())
+        kinds = typing.get_args(argument.hint) or (argument.hint,)
+        choices = [c for k in kinds if isinstance(k, type) and issubclass(k, Enum) for c in k]
+        if choices:
+            said = f"{said} One of {', '.join(f'`{choice.value}`' for choice in choices)}."
+        default = argument.field_info.default
+        shown = f"`{default}`" if type(default) in (int, float, str) else ""
+        rows.append(f"| {names} | {said} | {shown} |")
+    if rows:
+        yield "| option | means | default |\n|---|---|---|"
+        yield from rows
+        yield ""
+
+
 DENIALS: dict[str, Callable[[], Refused]] = {
     "A reserve of 400 where 300 remain": reserve,
     "A reserve under a frozen budget": lambda: reserve(status=BudgetStatus.FROZEN),
@@ -179,6 +258,8 @@ def denials() -> Iterator[str]:
 
 
 PARTS: dict[tuple[str, str], Callable[[], Iterator[str]]] = {
+    ("cli.md", "shared"): shared_options,
+    ("cli.md", "commands"): commands_text,
     ("settings.md", "settings"): settings_table,
     ("errors.md", "codes"): errors_table,
     ("errors.md", "denials"): denials,

@@ -5,10 +5,11 @@ The rule that lives here: errors leave as one line and an exit code, never as a 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from bursar import __version__
 from bursar.cli.exits import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CommandError
@@ -19,10 +20,19 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
+_RUN, _LEDGER = Group("Run and try", sort_key=1), Group("Operate a server", sort_key=2)
+
 # By name, so that each command imports only what it needs, when it is called.
-app.command("bursar.cli.serve:serve")
-app.command("bursar.cli.demo.command:demo")
-app.command("bursar.cli.replay.command:replay")
+_COMMANDS = (
+    (_RUN, "serve", "serve:serve", "Serve the protocol from one SQLite file."),
+    (_RUN, "demo", "demo.command:demo", "Watch a server keep its promises."),
+    (_RUN, "replay", "replay.command:replay", "Replay recorded traffic against a budget."),
+    (_LEDGER, "tenant", "remote.tenant:app", "Who owns budgets, keys and policies."),
+)
+for _group, _name, _where, _help in _COMMANDS:
+    # The line stands for the command's own help, which is longer, where it is not loaded.
+    _line = None if sys.argv[1:2] == [_name] else _help
+    app.command(f"bursar.cli.{_where}", name=_name, group=_group, help=_line)
 
 
 def main() -> None:
@@ -30,7 +40,7 @@ def main() -> None:
     try:
         code = app(exit_on_error=False, print_error=False)
     except CommandError as error:
-        print(f"bursar: {error}", file=sys.stderr)
+        _tell(error)
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -38,9 +48,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_PIPE)
     except CycloptsError as error:
-        print("bursar:", " ".join(str(error).split()), file=sys.stderr)
+        _tell(CommandError(EXIT_USAGE, " ".join(str(error).split())))
         sys.exit(EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: CommandError) -> None:
+    """Say on standard error why a command failed, in the form that was asked for."""
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(error.document()), file=sys.stderr)
+    else:
+        print(f"bursar: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
