@@ -13,7 +13,8 @@ import pytest
 from bursar.authority.render import render
 from bursar.core.commands import AnyCommand, CreateTenant
 from bursar.core.state import Tenant
-from bursar.ledger.batcher import Batcher, Closed, Overloaded
+from bursar.core.trail import AuditQuery, Failure
+from bursar.ledger.batcher import Batcher, Closed, Overloaded, Written
 from bursar.ledger.observer import Executed
 from bursar.ledger.ports import StoreError, UnreadableRow
 from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
@@ -33,13 +34,15 @@ class Gated(Ledger):
         self.batches: list[int] = []
         self._fails = fails
 
-    def execute(self, commands: Sequence[AnyCommand]) -> list[Outcome]:
+    def execute(
+        self, commands: Sequence[AnyCommand], failures: Sequence[Failure] = ()
+    ) -> list[Outcome]:
         self.gate.wait(WITHIN_S)
         self.batches.append(len(commands))
         error = self._fails(commands)
         if error is not None:
             raise error
-        return super().execute(commands)
+        return super().execute(commands, failures)
 
 
 def opening(name: str) -> CreateTenant:
@@ -178,3 +181,66 @@ def test_an_observer_is_told_before_the_callers_are(started: Any) -> None:
         batcher.submit(opening(name)).result(WITHIN_S)
         assert seen[-1] == ([name], 1, True)
     assert len(seen) == 4
+
+
+def refused(request_id: str) -> Failure:
+    return Failure(
+        tenant="a",
+        request_id=request_id,
+        at_ms=1,
+        operation="decide",
+        status=400,
+        error_code="INVALID_REQUEST",
+    )
+
+
+def written(batcher: Batcher, ledger: Gated, *, commands: int) -> list[Written]:
+    """Hand over a failure before, between and after commands, all in one batch but the first."""
+
+    async def run() -> list[Written]:
+        futures = [batcher.note(refused("first"))]
+        asked = [asyncio.ensure_future(batcher.execute(opening(f"t-{n}"))) for n in range(commands)]
+        await asyncio.sleep(0)
+        futures.append(batcher.note(refused("last")))
+        ledger.gate.set()
+        assert not any(isinstance(one, Failed) for one in await asyncio.gather(*asked))
+        return list(await asyncio.gather(*futures))
+
+    return asyncio.run(asyncio.wait_for(run(), WITHIN_S))
+
+
+def test_failures_are_saved_beside_the_batch(started: Any) -> None:
+    """They cost no transaction of their own, and each caller gets its own outcome."""
+    ledger = Gated(lambda commands: None)
+    assert written(started(ledger), ledger, commands=5) == [Written(), Written()]
+    assert len(ledger.batches) <= 2
+    noted = ledger.store.reader.audit(AuditQuery(tenant="a")).rows
+    assert [line.request_id for line in noted] == ["first", "last"]
+
+
+def test_a_failure_that_cannot_be_saved_says_so(started: Any) -> None:
+    error = StoreError("database is locked")
+    ledger = Gated(lambda commands: error)
+    batcher = started(ledger)
+    assert written(batcher, ledger, commands=0) == [Written(error)] * 2
+    assert batcher.last_failure is not None
+
+
+def test_a_full_queue_still_takes_failures(started: Any) -> None:
+    """What was refused because the queue was full can be written down, within a limit too."""
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger, queue_max=2)
+
+    def fill(hand_over: Callable[[str], object]) -> None:
+        for number in range(9):
+            hand_over(f"t-{number}")
+
+    async def run() -> None:
+        with pytest.raises(Overloaded):
+            fill(lambda name: batcher.submit(opening(name)))
+        batcher.note(refused("a"))
+        with pytest.raises(Overloaded):
+            fill(lambda name: batcher.note(refused(name)))
+        ledger.gate.set()
+
+    asyncio.run(asyncio.wait_for(run(), WITHIN_S))

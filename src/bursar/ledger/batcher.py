@@ -16,8 +16,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from bursar.core.commands import AnyCommand
+from bursar.core.trail import Failure
 from bursar.ledger.observer import Executed, Observer
 from bursar.ledger.ports import StoreError, UnreadableRow
 from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
@@ -36,16 +38,23 @@ class Closed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Ticket:
-    """A waiting command, and where its outcome goes."""
+class Written:
+    """A failure is on disk; `error` says why it is not."""
 
-    command: AnyCommand
-    future: Future[Outcome] | asyncio.Future[Outcome]
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """A waiting command, or a failure to write down, and where its outcome goes."""
+
+    command: AnyCommand | Failure
+    future: Future[Any] | asyncio.Future[Any]  # of an Outcome, or of Written for a failure
     loop: asyncio.AbstractEventLoop | None
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Trouble:
     """The last time that the store could not save, and why."""
 
     at_ms: int
@@ -73,7 +82,7 @@ class Batcher:
         """
         self.ledger = ledger
         self._observer = observer
-        self.last_failure: Failure | None = None
+        self.last_failure: Trouble | None = None
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
@@ -109,6 +118,21 @@ class Batcher:
         self._enqueue(_Ticket(command, future, loop))
         return await future
 
+    def note(self, failure: Failure) -> asyncio.Future[Written]:
+        """Hand over a failure from an event loop, to be saved beside the next batch.
+
+        The future says when it is durable; nobody has to wait for it. As many failures as
+        commands may wait, so a full queue can still be put on record.
+
+        Raises:
+            Overloaded: too many wait.
+            Closed: the batcher is closing.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Written] = loop.create_future()
+        self._enqueue(_Ticket(failure, future, loop), 2 * self._queue_max)
+        return future
+
     def close(self, within_s: float | None = None) -> bool:
         """Finish everything that was accepted, answer it, and stop.
 
@@ -123,11 +147,11 @@ class Batcher:
         self._writer.join(within_s)
         return not self._writer.is_alive()
 
-    def _enqueue(self, ticket: _Ticket) -> None:
+    def _enqueue(self, ticket: _Ticket, most: int | None = None) -> None:
         with self._closing:  # so that no ticket can land behind the closing mark
             if self._closed:
                 raise Closed("the ledger is shutting down; send the request again")
-            if self._queue.qsize() >= self._queue_max:
+            if self._queue.qsize() >= (most or self._queue_max):
                 raise Overloaded(f"{self._queue_max} commands are waiting; try again in a second")
             self._queue.put(ticket)
 
@@ -153,27 +177,34 @@ class Batcher:
         Whatever else the store says, it says to all: trying again one by one would keep
         everybody waiting for a lock, or a disk, once for each.
         """
-        commands = [ticket.command for ticket in batch]
+        asked = [ticket.command for ticket in batch]
+        commands = [one for one in asked if not isinstance(one, Failure)]
+        failures = [one for one in asked if isinstance(one, Failure)]
+        written = Written()
         began_s = time.perf_counter()
         try:
-            outcomes = self.ledger.execute(commands)
-            if any(isinstance(one, Accepted) and not one.replayed for one in outcomes):
+            outcomes = self.ledger.execute(commands, failures)
+            if failures or any(isinstance(one, Accepted) and not one.replayed for one in outcomes):
                 self.last_failure = None  # something was saved, so the store is well again
         except UnreadableRow as error:
             if len(batch) > 1:
                 for ticket in batch:
                     self._execute([ticket])
                 return
-            outcomes = [Failed(error)]
+            outcomes, written = [Failed(error)] * len(commands), Written(error)
         except StoreError as error:
-            self.last_failure = Failure(self.ledger.clock.now_ms(), error)
-            outcomes = [Failed(error)] * len(batch)
+            self.last_failure = Trouble(self.ledger.clock.now_ms(), error)
+            outcomes, written = [Failed(error)] * len(commands), Written(error)
         except Exception as error:  # noqa: BLE001 - a bug in one batch must not end the writer
-            outcomes = [Failed(error)] * len(batch)
-        if self._observer is not None:
+            outcomes, written = [Failed(error)] * len(commands), Written(error)
+        if self._observer is not None and commands:
             took_s = time.perf_counter() - began_s
             _tell(self._observer, Executed(commands, outcomes, took_s))
-        _answer(batch, outcomes)
+        if not failures:
+            _answer(batch, outcomes)
+            return
+        decided = iter(outcomes)
+        _answer(batch, [written if isinstance(one, Failure) else next(decided) for one in asked])
 
 
 def _tell(observer: Observer, executed: Executed) -> None:
@@ -184,9 +215,9 @@ def _tell(observer: Observer, executed: Executed) -> None:
         log.exception("an observer of the ledger failed; the ledger is not affected")
 
 
-def _answer(batch: Sequence[_Ticket], outcomes: Sequence[Outcome]) -> None:
+def _answer(batch: Sequence[_Ticket], outcomes: Sequence[Outcome | Written]) -> None:
     """Hand out the outcomes, with one wake-up per event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, Outcome]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, Outcome | Written]]] = {}
     for ticket, outcome in zip(batch, outcomes, strict=True):
         if ticket.loop is not None:
             by_loop.setdefault(ticket.loop, []).append((ticket, outcome))
@@ -199,7 +230,7 @@ def _answer(batch: Sequence[_Ticket], outcomes: Sequence[Outcome]) -> None:
             continue  # that loop is gone and with it everyone who waited on it
 
 
-def _wake(answers: Sequence[tuple[_Ticket, Outcome]]) -> None:
+def _wake(answers: Sequence[tuple[_Ticket, Outcome | Written]]) -> None:
     for ticket, outcome in answers:
         if not ticket.future.done():
             ticket.future.set_result(outcome)

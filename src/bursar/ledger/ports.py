@@ -20,6 +20,7 @@ from bursar.core.entry import Entry
 from bursar.core.reads import Reads
 from bursar.core.snapshot import MeterKey, RecordKey, Snapshot
 from bursar.core.state import ApiKey, Budget, Head, Meter, Policy, Recorded, Reservation, Tenant
+from bursar.core.trail import AuditLine, AuditQuery, Failure
 from bursar.vocabulary import (
     BudgetStatus,
     KeyStatus,
@@ -57,7 +58,8 @@ class Saves:
     """The last state of every record that a unit of work touched, and its new entries.
 
     A tenant's meters of windows that began before `meters_from_ms` are forgotten, before
-    `meters` are saved: no command can count in them again.
+    `meters` are saved: no command can count in them again. A failure that is saved again,
+    under its request id, replaces nothing but its count of repetitions.
     """
 
     tenants: dict[str, Tenant] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Saves:
     entries: list[Entry] = field(default_factory=list)
     recorded: dict[RecordKey, tuple[Recorded, int]] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
 
 
 Work = Callable[[Snapshot], Saves]
@@ -215,6 +218,18 @@ class PolicyQuery:
     limit: int = 50
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """How many there are, at one moment, and how many reservations were denied for what."""
+
+    tenants: Mapping[TenantStatus, int]
+    budgets: Mapping[BudgetStatus, int]
+    budgets_by_unit: Mapping[Unit, int]
+    over_limit: int
+    with_debt: int
+    denials: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     """Rows of one page, and where the next one starts if there is more."""
@@ -290,6 +305,18 @@ class Reader(Protocol):
         """Yield a tenant's entries in order, from the one after `after_seq`."""
         ...
 
+    def audit(self, query: AuditQuery) -> Page[AuditLine]:
+        """Return a page of the audit log: entries and failures, in one order."""
+        ...
+
+    def census(self, denials: Sequence[str], since_ms: int) -> Census:
+        """Return the counts of everything, and of refused reserves with these codes."""
+        ...
+
+    def expired(self, since_ms: int, limit: int) -> Sequence[Reservation]:
+        """Return expired reservations whose time was over at `since_ms` or later, newest first."""
+        ...
+
     def pepper(self) -> bytes:
         """Return the store's own random secret, which keys the hashes of API secrets."""
         ...
@@ -310,6 +337,17 @@ class Store(Protocol):
             StoreFull: nothing was saved.
             StoreOutcomeUnknown: the commit failed half way; ask again with the same keys.
             StoreError: nothing was saved.
+        """
+        ...
+
+    def forget_failures(self, *, of: str | None, before_ms: int, limit: int) -> int:
+        """Delete up to `limit` failures from before a time and return how many it were.
+
+        Args:
+            of: those of this tenant (or sentinel) alone; None means everybody's but the
+                unauthenticated ones.
+            before_ms: failures of this time and later stay.
+            limit: most to delete, so that a writer never waits for long.
         """
         ...
 

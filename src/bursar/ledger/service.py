@@ -18,6 +18,7 @@ from bursar.core.execute import execute
 from bursar.core.outcomes import Answer, Changes, Refused, Replayed
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Head, Recorded, check
+from bursar.core.trail import Failure
 from bursar.ledger.ports import Saves, Store
 
 Render = Callable[[Answer], Reply]
@@ -64,8 +65,12 @@ class Ledger:
         self.clock = clock
         self._render = render
 
-    def execute(self, commands: Sequence[AnyCommand]) -> list[Outcome]:
+    def execute(
+        self, commands: Sequence[AnyCommand], failures: Sequence[Failure] = ()
+    ) -> list[Outcome]:
         """Execute `commands` in order in one durable transaction and return their outcomes.
+
+        `failures` are requests that were refused; they are written down on the way.
 
         Raises:
             StoreError: the transaction failed; no command of the batch may be answered.
@@ -74,7 +79,7 @@ class Ledger:
 
         def work(snapshot: Snapshot) -> Saves:
             outcomes.clear()  # a store may run this again after a serialization failure
-            saves = Saves()
+            saves = Saves(failures=list(failures))
             now_ms = self.clock.now_ms()
             outcomes.extend(self._one(snapshot, command, now_ms, saves) for command in commands)
             for budget in saves.budgets.values():

@@ -26,6 +26,7 @@ from bursar.core.state import (
     Tenant,
     check,
 )
+from bursar.core.trail import Failure
 from bursar.invariant import InvariantBroken
 from bursar.ledger.ports import UnreadableRow
 from bursar.vocabulary import (
@@ -72,6 +73,10 @@ METER = "tenant, scope_path, policy_id, kind, window_start_ms, count"
 ENTRY = (
     "tenant, seq, at_ms, verb, endpoint, key, fingerprint, actor, key_id, request_id, trace_id, "
     "status, body, reservation_id, lease_expires_at_ms, changes, prev_hash, entry_hash"
+)
+FAILURE = (
+    "tenant, request_id, at_ms, operation, status, error_code, resource_type, resource_id, actor, "
+    "key_id, trace_id, source_ip, user_agent, detail, repeated"
 )
 RECORDED = "tenant, endpoint, key, seq, keep_until_ms"
 HEAD = "tenant, seq, entry_hash, at_ms"
@@ -317,3 +322,30 @@ def head(row: Sequence[Any]) -> tuple[str, Head]:
 
 def _overage(value: str | None) -> OveragePolicy | None:
     return None if value is None else OveragePolicy(value)
+
+
+def failure_row(row: Failure) -> list[RowValue]:
+    """Return the columns of `FAILURE`."""
+    return [
+        row.tenant,
+        row.request_id,
+        row.at_ms,
+        row.operation,
+        row.status,
+        row.error_code,
+        row.resource_type,
+        row.resource_id,
+        row.actor,
+        row.key_id,
+        row.trace_id,
+        row.source_ip,
+        row.user_agent,
+        row.detail,
+        row.repeated,
+    ]
+
+
+def failure(row: Sequence[Any]) -> Failure:
+    """Read a row of `FAILURE`."""
+    names = FAILURE.split(", ")
+    return Failure(**dict(zip(names, row, strict=True)))

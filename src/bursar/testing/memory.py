@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from bursar.core.reads import Reads
+from bursar.core.trail import UNAUTHENTICATED
 from bursar.ledger.ports import StoreError, StoreOutcomeUnknown, Work
 from bursar.testing.memory_reader import MemoryReader
 from bursar.testing.tables import Tables
@@ -67,6 +68,19 @@ class MemoryStore:
                 self._tables.save(saves)
             if fault is not None:
                 raise fault.error
+
+    def forget_failures(self, *, of: str | None, before_ms: int, limit: int) -> int:
+        """Delete old failures, a bounded number of them (see `ports.Store`)."""
+        with self._tables.locked():
+            old = sorted(
+                (row.at_ms, where)
+                for where, row in self._tables.failures.items()
+                if row.at_ms < before_ms
+                and (row.tenant == of if of is not None else row.tenant != UNAUTHENTICATED)
+            )
+            for _, where in old[:limit]:
+                del self._tables.failures[where]
+            return len(old[:limit])
 
     def close(self) -> None:
         """Refuse all further use; closing again does nothing."""

@@ -12,15 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from bursar.core import scopes
 from bursar.core.entry import Entry
 from bursar.core.state import ApiKey, Budget, Head, Policy, Reservation, Tenant
+from bursar.core.trail import AuditLine, AuditQuery
 from bursar.ledger.ports import (
     BudgetQuery,
+    Census,
     KeyQuery,
     Page,
     PolicyQuery,
     ReservationQuery,
     TenantQuery,
 )
-from bursar.testing import paging
+from bursar.testing import memory_trail, paging
 from bursar.testing.tables import Tables
 from bursar.vocabulary import ReservationStatus, Unit
 
@@ -173,6 +175,29 @@ class MemoryReader:
         with self._tables.locked():
             log = self._tables.entries.get(tenant, {})
             return iter([log[seq] for seq in sorted(log) if seq > after_seq])
+
+    def audit(self, query: AuditQuery) -> Page[AuditLine]:
+        """Return a page of the audit log: entries and failures, in one order."""
+        with self._tables.locked():
+            logs = self._tables.entries.values()
+            lines: list[AuditLine] = [line for log in logs for line in log.values()]
+            lines += self._tables.failures.values()
+        return memory_trail.page(lines, query)
+
+    def census(self, denials: Sequence[str], since_ms: int) -> Census:
+        """Return the counts of everything, and of refused reserves with these codes."""
+        with self._tables.locked():
+            return memory_trail.census(self._tables, denials, since_ms)
+
+    def expired(self, since_ms: int, limit: int) -> Sequence[Reservation]:
+        """Return expired reservations whose time was over at `since_ms` or later, newest first."""
+        with self._tables.locked():
+            over = [
+                row
+                for row in self._tables.reservations.values()
+                if row.status is ReservationStatus.EXPIRED and row.settle_by_ms >= since_ms
+            ]
+        return sorted(over, key=lambda row: (-row.settle_by_ms, row.reservation_id))[:limit]
 
     def pepper(self) -> bytes:
         """Return the store's own random secret, which keys the hashes of API secrets."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from bursar.core.entry import Entry
@@ -26,6 +27,7 @@ from bursar.core.state import (
     Tenant,
     check,
 )
+from bursar.core.trail import Failure
 from bursar.ledger.ports import Saves, StoreError
 from bursar.vocabulary import KeyStatus, PolicyStatus, ReservationStatus, Unit
 
@@ -50,6 +52,7 @@ class Tables:
         self.recorded: dict[RecordKey, Recorded] = {}
         self.heads: dict[str, Head] = {}
         self.entries: dict[str, dict[int, Entry]] = {}
+        self.failures: dict[tuple[str, str], Failure] = {}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -149,6 +152,10 @@ class Tables:
         self.meters |= saves.meters
         self.heads |= saves.heads
         self.recorded |= {where: answer for where, (answer, _) in saves.recorded.items()}
+        for failure in saves.failures:
+            where = (failure.tenant, failure.request_id)
+            known = self.failures.get(where, failure)
+            self.failures[where] = replace(known, repeated=failure.repeated)
         for tenant, log in fresh.items():
             self.entries.setdefault(tenant, {}).update(log)
 

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from bursar.core.entry import Entry
 from bursar.core.state import ApiKey, Budget, Head, Policy, Reservation, Tenant
+from bursar.core.trail import AuditLine, AuditQuery, resource_id_of
 from bursar.ledger.ports import (
-    After,
     BudgetQuery,
     BudgetSort,
+    Census,
     KeyQuery,
     KeySort,
     Page,
@@ -32,7 +33,9 @@ from bursar.ledger.ports import (
     TenantSort,
 )
 from bursar.storage import rows
+from bursar.storage.sqlite import trail
 from bursar.storage.sqlite.connect import connect, translated
+from bursar.storage.sqlite.where import Where
 from bursar.vocabulary import Unit
 
 Row = TypeVar("Row")
@@ -75,44 +78,6 @@ _KEY_SORT = {
 }
 
 
-class _Where:
-    """Conditions joined with AND, and their values."""
-
-    def __init__(self) -> None:
-        self.conditions: list[str] = []
-        self.values: list[Any] = []
-
-    def add(self, condition: str, value: Any) -> None:
-        """Add a condition with one `?`, unless its value is None (an absent filter)."""
-        if value is not None:
-            self.conditions.append(condition)
-            self.values.append(value)
-
-    def segments(self, column: str, segments: Mapping[str, str]) -> None:
-        """Require whole segments anywhere in a path; no pattern matching is involved."""
-        for kind, value in segments.items():
-            if "/" in value:
-                self.conditions.append("false")  # it would match two segments as one
-            self.add(f"instr('/' || {column} || '/', ?) > 0", f"/{kind}:{value.lower()}/")
-
-    def search(self, first: str, second: str, part: str | None) -> None:
-        """Require `part` somewhere in one of two columns, whatever its case."""
-        if part:
-            self.conditions.append(f"(instr(fold({first}), ?) > 0 OR instr(fold({second}), ?) > 0)")
-            self.values += [part.casefold()] * 2
-
-    def after(self, sort: str, row_id: str, descending: bool, after: After | None) -> None:
-        """Start behind a page's last row; ties are broken by id, ascending."""
-        if after is not None:
-            value, last_id = after
-            sign = "<" if descending else ">"
-            self.conditions.append(f"({sort} {sign} ? OR ({sort} = ? AND {row_id} > ?))")
-            self.values += [value, value, last_id]
-
-    def sql(self) -> str:
-        return " AND ".join(self.conditions) or "true"
-
-
 class SqliteReader:
     """Reads of one ledger file; see `ledger.ports.Reader` for what each call means."""
 
@@ -130,7 +95,7 @@ class SqliteReader:
 
     def tenants(self, query: TenantQuery) -> Page[Tenant]:
         """Return a page of tenants."""
-        where = _Where()
+        where = Where()
         where.add("status = ?", query.status)
         where.add("parent_tenant_id = ?", query.parent_tenant_id)
         where.search("tenant", "name", query.search)
@@ -151,7 +116,7 @@ class SqliteReader:
 
     def budgets(self, query: BudgetQuery) -> Page[Budget]:
         """Return a page of budgets."""
-        where = _Where()
+        where = Where()
         where.add("tenant = ?", query.tenant)
         where.segments("scope", query.segments)
         if query.scope_prefix:
@@ -174,7 +139,7 @@ class SqliteReader:
 
     def reservations(self, query: ReservationQuery) -> Page[Reservation]:
         """Return a page of reservations."""
-        where = _Where()
+        where = Where()
         where.add("tenant = ?", query.tenant)
         where.add("idempotency_key = ?", query.idempotency_key)
         where.add("status = ?", query.status)
@@ -208,7 +173,7 @@ class SqliteReader:
 
     def keys(self, query: KeyQuery) -> Page[ApiKey]:
         """Return a page of API keys."""
-        where = _Where()
+        where = Where()
         where.add("tenant = ?", query.tenant)
         where.add("status_now = ?", query.status)
         where.add("key_prefix = ?", query.key_prefix)
@@ -233,7 +198,7 @@ class SqliteReader:
 
     def policies(self, query: PolicyQuery) -> Page[Policy]:
         """Return a page of policies."""
-        where = _Where()
+        where = Where()
         where.add("tenant = ?", query.tenant)
         where.add("scope_pattern = ?", query.scope_pattern)
         where.add("status = ?", query.status)
@@ -283,6 +248,22 @@ class SqliteReader:
                 return
             after_seq = page[-1][1]
 
+    def audit(self, query: AuditQuery) -> Page[AuditLine]:
+        """Return a page of the audit log: entries and failures, in one order."""
+        return trail.page(query, self._all)
+
+    def census(self, denials: Sequence[str], since_ms: int) -> Census:
+        """Return the counts of everything, and of refused reserves with these codes."""
+        return trail.census(denials, since_ms, self._all)
+
+    def expired(self, since_ms: int, limit: int) -> Sequence[Reservation]:
+        """Return expired reservations whose time was over at `since_ms` or later, newest first."""
+        sql = (
+            f"SELECT {rows.RESERVATION} FROM reservation WHERE status = 'EXPIRED' "
+            "AND settle_by_ms >= ? ORDER BY settle_by_ms DESC, reservation_id LIMIT ?"
+        )
+        return list(map(rows.reservation, self._all(sql, (since_ms, limit))))
+
     def pepper(self) -> bytes:
         """Return the store's own random secret, which keys the hashes of API secrets."""
         value = self._one("SELECT value FROM meta WHERE name = 'pepper'", (), lambda row: row[0])
@@ -307,6 +288,7 @@ class SqliteReader:
                 mine = connect(self._path, read_only=True)
                 # SQLite's own lower() knows ASCII only.
                 mine.create_function("fold", 1, str.casefold, deterministic=True)
+                mine.create_function("resource_id", 3, resource_id_of, deterministic=True)
                 self._open.append(mine)
                 self._local.connection = mine
             return mine
@@ -324,7 +306,7 @@ class SqliteReader:
         table: str,
         columns: str,
         read: Callable[[Any], Row],
-        where: _Where,
+        where: Where,
         sort: str,
         row_id: str,
         query: TenantQuery | BudgetQuery | ReservationQuery | KeyQuery | PolicyQuery,

@@ -22,6 +22,7 @@ _KEYS = {
     "policy": ("tenant", "policy_id"),
     "meter": ("tenant", "scope_path", "policy_id", "kind"),
     "entry": (),
+    "failure": ("tenant", "request_id"),
     "recorded": ("tenant", "endpoint", "key"),
     "head": ("tenant",),
 }
@@ -43,6 +44,10 @@ _FIXED = frozenset(
         "metadata",
     }
 )
+_KEPT = {
+    "reservation": _FIXED,
+    "failure": frozenset(rows.FAILURE.split(", ")) - {"repeated"},
+}
 
 
 ROWS_MAX = 256  # of 24 columns: far below the 32,766 values that SQLite takes at once
@@ -54,6 +59,7 @@ _COLUMNS = {
     "policy": rows.POLICY,
     "meter": rows.METER,
     "entry": rows.ENTRY,
+    "failure": rows.FAILURE,
     "recorded": rows.RECORDED,
     "head": rows.HEAD,
 }
@@ -69,7 +75,7 @@ def _statement(table: str, size: int) -> str:
     keys = _KEYS[table]
     if not keys:
         return sql
-    fixed = _FIXED if table == "reservation" else frozenset[str]()
+    fixed = _KEPT.get(table, frozenset())
     kept = [name for name in names if name not in keys and name not in fixed]
     changes = ", ".join(f"{name} = excluded.{name}" for name in kept)
     return f"{sql} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
@@ -88,6 +94,7 @@ def save(connection: sqlite3.Connection, saves: Saves) -> None:
         )
     _bulk(connection, "meter", map(rows.meter_row, saves.meters.values()))
     _bulk(connection, "entry", map(rows.entry_row, saves.entries))
+    _bulk(connection, "failure", map(rows.failure_row, saves.failures))
     _bulk(
         connection,
         "recorded",

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from bursar.core.reads import Reads
+from bursar.core.trail import UNAUTHENTICATED
 from bursar.ledger.ports import StoreError, StoreOutcomeUnknown, Work
 from bursar.storage.sqlite import connect as opening
 from bursar.storage.sqlite.claim import Claim
@@ -103,6 +104,23 @@ class SqliteStore:
         if self._unchecked > CHECKPOINT_ENTRIES:
             self._unchecked = 0
             self._grown.set()
+
+    def forget_failures(self, *, of: str | None, before_ms: int, limit: int) -> int:
+        """Delete old failures, a bounded number of them (see `ports.Store`)."""
+        owner = "tenant <> ?" if of is None else "tenant = ?"
+        with self._lock:
+            if self._closing:
+                raise StoreError("the ledger file is closed")
+            with opening.translated("forgetting old failures"):
+                connection = self._connection or opening.connect(self.path)
+                self._connection = connection
+                # One statement is a transaction of its own, and rolled back if it fails.
+                return connection.execute(
+                    "DELETE FROM failure WHERE (tenant, request_id) IN (SELECT tenant, request_id "
+                    f"FROM failure INDEXED BY failure_by_time WHERE at_ms < ? AND {owner} "
+                    "ORDER BY at_ms LIMIT ?)",
+                    (before_ms, UNAUTHENTICATED if of is None else of, limit),
+                ).rowcount
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         """Make the transaction durable, or say honestly how it failed.
