@@ -87,6 +87,32 @@ def test_factories_agree() -> None:
         assert repr(official) == repr(ours)
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (ERROR, "BUDGET_EXCEEDED"),
+        ({**ERROR, "trace_id": TRACE}, "BUDGET_EXCEEDED"),
+        ({**ERROR, "trace_id": 5, "details": []}, "BUDGET_EXCEEDED"),
+        ({**ERROR, "novel": {"a": [1]}}, "BUDGET_EXCEEDED"),
+        ({**ERROR, "error": "SOMETHING_NEW"}, "SOMETHING_NEW"),
+        ({**ERROR, "cycles_evidence": {"evidence_id": "f" * 64}}, "BUDGET_EXCEEDED"),
+    ],
+)
+def test_an_error_is_read_whatever_else_it_holds(body: dict[str, object], code: str) -> None:
+    """Fields of later revisions, and broken optional ones, never hide the code."""
+    response = CyclesResponse.http_error(409, "no", body)
+    error = response.get_error_response()
+    assert error is not None
+    assert (code, "no", "req_1") == (error.error, error.message, error.request_id)
+    assert code == response.error_code
+
+
+@pytest.mark.parametrize("body", [None, {}, {"error": "X"}, {**ERROR, "error": 5}, [1], "text"])
+def test_what_is_no_error_is_none(body: object) -> None:
+    """Without code, message and request id there is no error envelope."""
+    assert CyclesResponse(409, body=body).get_error_response() is None
+
+
 def test_ids_are_found_in_body_and_headers() -> None:
     """Trace and request ids come from wherever the server put them."""
     response = CyclesResponse.http_error(409, "no", {**ERROR, "trace_id": TRACE})

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bursar.vocabulary import AMOUNT_MAX
+
+if TYPE_CHECKING:
+    from bursar.client.models import ErrorResponse
 
 TRANSPORT_STATUS = -1
 
@@ -130,6 +133,15 @@ class CyclesResponse:
     def get_body_attribute(self, key: str) -> Any:
         """Return one field of the body, or None if it is not there."""
         return self.body.get(key) if isinstance(self.body, Mapping) else None
+
+    def get_error_response(self) -> ErrorResponse | None:
+        """Return the body as an error, or None if it is none.
+
+        Fields and codes of later revisions of the protocol are kept.
+        """
+        from bursar.client.models import ErrorResponse  # loads pydantic: only when asked for
+
+        return ErrorResponse.read(self.body)
 
     def _text(self, key: str) -> str | None:
         value = self.get_body_attribute(key)
