@@ -1,11 +1,14 @@
 """Ledger time never goes backwards, and no two identifiers are alike."""
 
 import base64
+import os
 import re
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -200,6 +203,30 @@ def test_trace_id_is_a_w3c_trace_id(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [ids.new_trace_id() for _ in range(MANY)]
     assert len(set(made)) == MANY
     assert all(re.fullmatch(r"[0-9a-f]{32}", text) for text in made)
-    drawn = iter(["0" * 32, "0" * 31 + "1"])
-    monkeypatch.setattr(ids.secrets, "token_hex", lambda size: next(drawn))
+    drawn = iter([bytes(16), bytes(15) + b"\x01"])
+    monkeypatch.setattr(ids, "_block", SimpleNamespace(take=lambda size: next(drawn)))
     assert ids.new_trace_id() == "0" * 31 + "1"
+
+
+def test_ids_of_many_threads_differ() -> None:
+    """Threads that ask at the same time get different ids."""
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(ids.new_id, [START_MS] * MANY))
+    assert len(set(made)) == MANY
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+def test_ids_of_a_forked_process_are_its_own() -> None:
+    """What a process has drawn ahead is not given out again by its fork."""
+    ids.new_id(START_MS)  # from now on a block is half used
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # the fork: it must not go on as a second test run
+        os.write(writing, ids.new_id(START_MS).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(reading, 36).decode()
+    os.close(reading)
+    os.close(writing)
+    assert len(theirs) == 36
+    assert theirs != ids.new_id(START_MS)

@@ -1,15 +1,46 @@
 """The only place that draws randomness for identifiers and secrets.
 
 The rule that lives here: an id is chosen before the command that carries it runs, so the
-core stays a pure function of its arguments.
+core stays a pure function of its arguments. Ids come from blocks of the system's random
+bytes, because every question to the system hands the interpreter to another thread; a
+secret is always asked for anew.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
 
 SECRET_PREFIX = "cyc_live_"
 KEY_PREFIX_LENGTH = 14
+
+_BLOCK_BYTES = 4_096
+
+
+class _Block(threading.local):
+    """Random bytes from the system, each given out once, to one thread."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is left: a forked process must not give it out a second time."""
+        self._bytes = b""
+        self._next = 0
+
+    def take(self, size: int) -> bytes:
+        """Return `size` bytes that nobody else gets."""
+        end = self._next + size
+        if end > len(self._bytes):
+            self._bytes, end = os.urandom(_BLOCK_BYTES), size
+        self._next = end
+        return self._bytes[end - size : end]
+
+
+_block = _Block()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_block.forget)
 
 
 def new_id(now_ms: int) -> str:
@@ -18,10 +49,10 @@ def new_id(now_ms: int) -> str:
     Ids that sort by time keep neighbours in time neighbours on disk, which matters at a
     million reservations.
     """
-    low = secrets.randbits(74)
-    bits = (now_ms & (2**48 - 1)) << 80 | 0x7 << 76 | (low >> 62) << 64 | 0b10 << 62
-    text = f"{bits | low & (2**62 - 1):032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time = f"{now_ms & (2**48 - 1):012x}"
+    low = _block.take(10).hex()
+    variant = "89ab"[int(low[3], 16) & 3]
+    return f"{time[:8]}-{time[8:]}-7{low[:3]}-{variant}{low[4:7]}-{low[7:19]}"
 
 
 def prefixed_id(prefix: str) -> str:
@@ -47,6 +78,6 @@ def new_secret() -> str:
 def new_trace_id() -> str:
     """Return 16 random bytes in lower-case hex, never all zero (W3C Trace Context)."""
     while True:
-        trace_id = secrets.token_hex(16)
+        trace_id = _block.take(16).hex()
         if trace_id.strip("0"):
             return trace_id

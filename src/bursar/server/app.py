@@ -28,6 +28,7 @@ from bursar.ledger.ports import StoreError
 from bursar.server import health
 from bursar.server.auth import Authenticator
 from bursar.server.observe.seam import RequestObserver
+from bursar.server.protocol import ARRIVED
 from bursar.server.respond import HttpError, Interrupted, error_answer, wrong_method
 from bursar.server.routes import ROUTES, ApiRoute
 from bursar.server.settings import Settings
@@ -180,7 +181,9 @@ class _Endpoint:
             principal=principal,
             request_id=known["request_id"],
             trace_id=known["trace_id"],
-            body=b"" if route.method == "GET" else await self._body(headers, receive),
+            body=b""
+            if route.method == "GET"
+            else await self._body(headers, receive, arrived=ARRIVED in scope),
             idempotency_header=_text(headers, b"x-idempotency-key"),
             query=_query(scope["query_string"]),
             path=scope["path_params"],
@@ -199,10 +202,12 @@ class _Endpoint:
             return await asyncio.to_thread(run_sync, cast(Any, operation))
         return await operation
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, headers: Headers, receive: Receive, *, arrived: bool) -> bytes:
         declared = _text(headers, b"content-length") or "0"
         if declared.isdigit() and int(declared[:12]) > self._body_bytes_max:
             raise self._too_large()
+        if arrived:  # as most bodies have, with the headers: no timer for these
+            return await self._read(receive)
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 return await self._read(receive)

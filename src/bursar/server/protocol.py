@@ -8,7 +8,7 @@ not HTTP are answered with an error body, a request id and a trace id.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,6 +20,9 @@ from bursar.wire.problems import problem
 
 HEAD_BYTES_MAX = 65_536
 """Most bytes of a request's path and headers; the parser itself sets no limit."""
+
+ARRIVED = "bursar.arrived"
+"""Set in a request's scope once all of its body is here."""
 
 
 class HeadTooLarge(Exception):
@@ -73,6 +76,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take one header, if there are not too many."""
         self._grow(len(name) + len(value))
         super().on_header(name, value)
+
+    def on_message_complete(self) -> None:
+        """Tell the application that it need not wait for the body."""
+        cast("dict[str, Any]", self.scope)[ARRIVED] = True
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         """Stop the clock: the headers are here."""
