@@ -21,7 +21,7 @@ from cyclopts import App, Argument
 
 from bursar.authority import refusals
 from bursar.cli import exits
-from bursar.cli.__main__ import app
+from bursar.cli.__main__ import COMMANDS, app
 from bursar.cli.remote.options import SERVER
 from bursar.core.commands import Commit, Idempotency, Reserve
 from bursar.core.execute import execute
@@ -165,7 +165,8 @@ def remote_commands() -> Iterator[tuple[str, App | None, str]]:
         if entry.default_command is not None:
             yield name, entry, inspect.getdoc(entry.default_command) or ""
             continue
-        about = importlib.import_module(f"bursar.cli.remote.{name}").ABOUT
+        where = next(where for _, known, where, _ in COMMANDS if known == name)
+        about = importlib.import_module(f"bursar.cli.{where.partition(':')[0]}").ABOUT
         yield name, None, about
         for verb in entry:
             if not verb.startswith("-"):

@@ -23,13 +23,16 @@ app = App(
 _RUN, _LEDGER = Group("Run and try", sort_key=1), Group("Operate a server", sort_key=2)
 
 # By name, so that each command imports only what it needs, when it is called.
-_COMMANDS = (
+COMMANDS = (
     (_RUN, "serve", "serve:serve", "Serve the protocol from one SQLite file."),
     (_RUN, "demo", "demo.command:demo", "Watch a server keep its promises."),
     (_RUN, "replay", "replay.command:replay", "Replay recorded traffic against a budget."),
     (_LEDGER, "tenant", "remote.tenant:app", "Who owns budgets, keys and policies."),
+    (_LEDGER, "audit", "audit.commands:app", "Prove that the log and the balances are whole."),
+    (_LEDGER, "backup", "copies.backup:backup", "Back up the ledger of a running server."),
+    (_LEDGER, "restore", "copies.restore:restore", "Make a ledger file from a backup."),
 )
-for _group, _name, _where, _help in _COMMANDS:
+for _group, _name, _where, _help in COMMANDS:
     # The line stands for the command's own help, which is longer, where it is not loaded.
     _line = None if sys.argv[1:2] == [_name] else _help
     app.command(f"bursar.cli.{_where}", name=_name, group=_group, help=_line)

@@ -25,8 +25,8 @@ from bursar.clock import Clock
 from bursar.flow import run_sync
 from bursar.ledger.batcher import Closed
 from bursar.ledger.ports import StoreError
-from bursar.server import health
-from bursar.server.auth import Authenticator
+from bursar.server import backup, health
+from bursar.server.auth import Access, Authenticator
 from bursar.server.observe.seam import RequestObserver
 from bursar.server.protocol import ARRIVED
 from bursar.server.respond import HttpError, Interrupted, error_answer, wrong_method
@@ -70,6 +70,10 @@ def build(
         Route("/health/live", endpoint=_Probe(health.live, state)),
         Route("/health/ready", endpoint=_Probe(health.ready, state)),
         *(Route(path, endpoint=page) for path, page in pages.items()),
+        Route(
+            backup.PATH,
+            endpoint=_OperatorOnly(backup.Backup(settings.store_path.absolute()), authenticator),
+        ),
     ]
     router = Router(routes, redirect_slashes=False, default=_not_found)
     return _Envelope(router, authority.clock, observers)
@@ -254,6 +258,21 @@ class _Probe:
             raise wrong_method(scope["method"], ["GET", "HEAD"])
         status, body = self._check(self._state)
         await _send(send, Answer(status, encode(body)), {}, with_body=scope["method"] == "GET")
+
+
+class _OperatorOnly:
+    """A GET that sends its own response, to the operator alone."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+        self._app = app
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            raise wrong_method(scope["method"], ["GET"])
+        key = _text(scope["bursar"]["headers"], b"x-admin-api-key")
+        self._authenticator.principal(Access.OPERATOR, key, None)
+        await self._app(scope, receive, send)
 
 
 def _refuse_escaped_slash(scope: Scope) -> None:

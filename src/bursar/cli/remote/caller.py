@@ -7,9 +7,10 @@ unknown the error says so, and says how to learn it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -25,6 +26,7 @@ from bursar.cli.remote import answers
 from bursar.cli.remote.profile import Profile
 
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+STREAM_TIMEOUT = httpx2.Timeout(600.0, connect=5.0)  # a large body is made before it is sent
 PAUSES_S: Final = (0.2, 0.6, 1.5)
 """Pauses before the second and every later attempt; their number bounds the attempts."""
 WAIT_MAX_S: Final = 5.0
@@ -177,6 +179,25 @@ class Caller:
             cursor = following
             if not cursor or len(rows) >= at_most:
                 return Listed(rows[:at_most], bool(cursor) or len(rows) > at_most)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, *, who: As = As.EITHER) -> Iterator[httpx2.Response]:
+        """Give a response whose body is read as it comes.
+
+        Raises:
+            CommandError: the server refuses, or nobody answers.
+        """
+        url, headers = self.profile.base_url + path, self._credential(who)
+        try:
+            with self._client.stream(
+                "GET", url, headers=headers, timeout=STREAM_TIMEOUT
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    self._said(response, "GET", path, None, None)
+                yield response
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            self._nobody(error)
 
     def _credential(self, who: As) -> dict[str, str]:
         profile = self.profile

@@ -8,6 +8,7 @@ report's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -31,16 +32,17 @@ Advance = Callable[[int], None]
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, *, quiet: bool) -> Iterator[Advance]:
+def progress(label: str, total: int, *, quiet: bool, what: str = "requests") -> Iterator[Advance]:
     """Show how far a long step has come.
 
     Args:
         label: what is done, e.g. `replaying`.
-        total: how many requests there are.
+        total: how many of them there are.
         quiet: show nothing where there is no terminal.
+        what: is counted.
 
     Yields:
-        A function to call with the number of requests done so far.
+        A function to call with the number done so far.
     """
     console = Console(stderr=True)
     if console.is_terminal:
@@ -57,11 +59,16 @@ def progress(label: str, total: int, *, quiet: bool) -> Iterator[Advance]:
     elif quiet:
         yield lambda done: None
     else:
-        yield lines(label, total, lambda line: print(line, file=sys.stderr, flush=True))
+        say = functools.partial(print, file=sys.stderr, flush=True)
+        yield lines(label, total, say, what=what)
 
 
 def lines(
-    label: str, total: int, write: Callable[[str], None], now: Callable[[], float] = time.monotonic
+    label: str,
+    total: int,
+    write: Callable[[str], None],
+    now: Callable[[], float] = time.monotonic,
+    what: str = "requests",
 ) -> Advance:
     """Return a function that writes a line for every second that has passed."""
     began = last = now()
@@ -72,7 +79,7 @@ def lines(
         if at - last >= LINE_EVERY_S:
             last = at
             rate = done / (at - began)
-            write(f"{label}: {done:,} of {total:,} requests ({rate:,.0f}/s)")
+            write(f"{label}: {done:,} of {total:,} {what} ({rate:,.0f}/s)")
 
     return advance
 

@@ -50,14 +50,23 @@ class Claim:
         Raises:
             StoreUnusable: it has fewer entries than were acknowledged from it.
         """
-        noted = self._noted.get("entries", 0) if self._noted.get("ledger") == ledger else 0
-        if entries < noted:
+        missing = self.missing(ledger, entries)
+        if missing:
             raise StoreUnusable(
-                f"{self._path} lacks {noted - entries} of the {noted} entries that were "
+                f"{self._path} lacks {missing} of the {entries + missing} entries that were "
                 f"acknowledged: {self._path.name}-wal was removed or damaged, or an older copy "
                 f"took its place; put the right files back, or delete {self._file.name} to go on "
                 "without those entries"
             )
+        self.go_on_from(ledger, entries)
+
+    def missing(self, ledger: str, entries: int) -> int:
+        """Return how many entries were acknowledged from this ledger beyond the first `entries`."""
+        noted = self._noted.get("entries", 0) if self._noted.get("ledger") == ledger else 0
+        return max(0, noted - entries)
+
+    def go_on_from(self, ledger: str, entries: int) -> None:
+        """Note that this ledger has so many entries now, though it may have had more."""
         self._noted |= {"ledger": ledger, "entries": entries}
         self._note()
 

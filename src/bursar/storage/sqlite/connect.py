@@ -63,14 +63,18 @@ def translated(doing: str) -> Iterator[None]:
         raise StoreError(f"{doing}: {error} ({name})") from error
 
 
-def connect(path: Path, *, read_only: bool = False, untouched: bool = False) -> sqlite3.Connection:
+def connect(
+    path: Path, *, read_only: bool = False, untouched: bool = False, immutable: bool = False
+) -> sqlite3.Connection:
     """Return a connection in autocommit mode, ready for WAL and full durability.
 
     One that leaves everything `untouched` does not even tidy up when it is closed, as others
-    do: it keeps a write-ahead log that a crash has left.
+    do: it keeps a write-ahead log that a crash has left. One of an `immutable` file looks for
+    no such log and takes no lock; nobody else may have the file open.
     """
+    how = f"mode={'ro' if untouched else 'rwc'}{'&immutable=1' if immutable else ''}"
     connection = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode={'ro' if untouched else 'rwc'}",
+        f"file:{quote(os.fsencode(path))}?{how}",
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
@@ -202,8 +206,12 @@ def _statements(sql: str) -> Iterator[str]:
             statement = ""
 
 
-def _is_due(connection: sqlite3.Connection, path: Path, migrate: bool) -> bool:
-    """Return whether this ledger is of an older schema and may be migrated."""
+def schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a ledger's schema.
+
+    Raises:
+        StoreUnusable: this is no ledger, or one of a newer program.
+    """
     found = connection.execute("PRAGMA application_id").fetchone()[0]
     if found != APPLICATION_ID:
         raise StoreUnusable(
@@ -215,6 +223,12 @@ def _is_due(connection: sqlite3.Connection, path: Path, migrate: bool) -> bool:
         raise StoreUnusable(
             f"{path} has schema {version}, this program knows up to {newest}; use a newer bursar"
         )
+    return int(version)
+
+
+def _is_due(connection: sqlite3.Connection, path: Path, migrate: bool) -> bool:
+    """Return whether this ledger is of an older schema and may be migrated."""
+    version, newest = schema_of(connection, path), migrations()[-1][0]
     if path.stat().st_size <= QUICK_CHECK_MAX_BYTES:  # seconds on a large file: an audit's job
         damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
@@ -225,10 +239,10 @@ def _is_due(connection: sqlite3.Connection, path: Path, migrate: bool) -> bool:
             f"{path} has schema {version}, this program needs {newest}; back it up and start "
             "once with --migrate"
         )
-    return bool(version < newest)
+    return version < newest
 
 
-def _extent(connection: sqlite3.Connection) -> tuple[str, int]:
+def extent(connection: sqlite3.Connection) -> tuple[str, int]:
     """Return which ledger this is, and how many entries all its logs have."""
     pepper = connection.execute("SELECT value FROM meta WHERE name = 'pepper'").fetchone()[0]
     entries = connection.execute("SELECT coalesce(sum(seq), 0) FROM head").fetchone()[0]
@@ -258,4 +272,4 @@ def _verify(connection: sqlite3.Connection, path: Path, claim: Claim | None) -> 
             "allocated = remaining + spent + reserved + debt; restore it from a backup"
         )
     if claim is not None:
-        claim.compare(*_extent(connection))
+        claim.compare(*extent(connection))

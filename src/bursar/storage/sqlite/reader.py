@@ -81,9 +81,12 @@ _KEY_SORT = {
 class SqliteReader:
     """Reads of one ledger file; see `ledger.ports.Reader` for what each call means."""
 
-    def __init__(self, path: Path) -> None:
-        """Read `path`; connections are made when a thread first needs one."""
+    def __init__(
+        self, path: Path, opened: Callable[[Path], sqlite3.Connection] | None = None
+    ) -> None:
+        """Read `path`; connections are made, with `opened`, when a thread first needs one."""
         self._path = path
+        self._opened = opened or _sharing
         self._local = threading.local()
         self._lock = threading.Lock()
         self._open: list[sqlite3.Connection] | None = []
@@ -285,7 +288,7 @@ class SqliteReader:
                 raise StoreError("the ledger file is closed")
             mine: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if mine is None:
-                mine = connect(self._path, read_only=True)
+                mine = self._opened(self._path)
                 # SQLite's own lower() knows ASCII only.
                 mine.create_function("fold", 1, str.casefold, deterministic=True)
                 mine.create_function("resource_id", 3, resource_id_of, deterministic=True)
@@ -324,3 +327,7 @@ class SqliteReader:
             (page[-1][-2], page[-1][-1]) if len(found) > query.limit and page else None
         )
         return Page([read(row[:-2]) for row in page], last)  # without the two sort columns
+
+
+def _sharing(path: Path) -> sqlite3.Connection:
+    return connect(path, read_only=True)

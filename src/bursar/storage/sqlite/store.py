@@ -27,6 +27,7 @@ from bursar.storage.sqlite.statistics import Statistics, gather
 
 CHECKPOINT_ENTRIES = 2_000  # some five megabytes of log
 TRUNCATE_BYTES = 64 * 1024 * 1024
+TRUNCATE_WAIT_MS = 50
 
 
 class SqliteStore:
@@ -156,9 +157,11 @@ class SqliteStore:
 
         A passive checkpoint never blocks the writer, but under steady load it never
         reaches the log's end either; past a second mark the log is truncated, which makes
-        the writer wait for the little that the passive pass left over.
+        the writer wait for the little that the passive pass left over. It would also wait for
+        every reader, a backup among them, with the writer behind it: so it soon gives up.
         """
         connection = opening.connect(self.path)
+        connection.execute(f"PRAGMA busy_timeout = {TRUNCATE_WAIT_MS}")
         try:
             while True:
                 self._grown.wait()
