@@ -35,7 +35,7 @@ HEALTH = ("/health/live", "/health/ready")
 
 # What the protocol's error table says (section 9), and its INVALID_REQUEST for what is bad HTTP.
 CODES: dict[int, set[str]] = {
-    400: {"INVALID_REQUEST", "UNIT_MISMATCH"},
+    400: {"INVALID_REQUEST", "UNIT_MISMATCH", "LIMIT_EXCEEDED"},  # the last for bulk actions
     401: {"UNAUTHORIZED"},
     403: {"FORBIDDEN", "INSUFFICIENT_PERMISSIONS"},
     404: {"NOT_FOUND", "TENANT_NOT_FOUND", "BUDGET_NOT_FOUND"},
@@ -45,7 +45,7 @@ CODES: dict[int, set[str]] = {
         *("BUDGET_EXCEEDED", "BUDGET_FROZEN", "BUDGET_CLOSED", "TENANT_CLOSED"),
         *("OVERDRAFT_LIMIT_EXCEEDED", "DEBT_OUTSTANDING", "MAX_EXTENSIONS_EXCEEDED"),
         *("RESERVATION_FINALIZED", "IDEMPOTENCY_MISMATCH", "DUPLICATE_RESOURCE"),
-        *("KEY_REVOKED", "KEY_EXPIRED"),
+        *("KEY_REVOKED", "KEY_EXPIRED", "COUNT_MISMATCH"),
         "INVALID_REQUEST",  # freezing what is frozen, unfreezing what is not
     },
     410: {"RESERVATION_EXPIRED"},

@@ -120,6 +120,33 @@ class FundOperation(StrEnum):
 
 
 @unique
+class TenantAction(StrEnum):
+    """What a bulk action does to tenants; for budgets it is a `FundOperation`."""
+
+    SUSPEND = "SUSPEND"
+    REACTIVATE = "REACTIVATE"
+    CLOSE = "CLOSE"
+
+
+@unique
+class RowError(StrEnum):
+    """Why one row of a bulk action failed; wider and coarser than `ErrorCode`."""
+
+    INVALID_TRANSITION = "INVALID_TRANSITION"
+    NOT_FOUND = "NOT_FOUND"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    TENANT_CLOSED = "TENANT_CLOSED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+
+
+@unique
+class SkipReason(StrEnum):
+    """Why there was nothing to do for one row of a bulk action."""
+
+    ALREADY_IN_TARGET_STATE = "ALREADY_IN_TARGET_STATE"
+
+
+@unique
 class ActorType(StrEnum):
     """Who asked for a change."""
 
@@ -159,6 +186,7 @@ class ErrorCode(StrEnum):
     DUPLICATE_RESOURCE = "DUPLICATE_RESOURCE"
     KEY_REVOKED = "KEY_REVOKED"
     KEY_EXPIRED = "KEY_EXPIRED"
+    COUNT_MISMATCH = "COUNT_MISMATCH"
 
 
 @unique
@@ -230,3 +258,7 @@ TTL_MS_CAP_DEFAULT = 3_600_000
 GRACE_MS_MAX, GRACE_MS_DEFAULT = 60_000, 5_000
 EXTENSIONS_MAX_DEFAULT = 10
 POLICIES_ACTIVE_MAX = 200
+BULK_ROWS_MAX = 500
+
+OPERATOR_LOG = "__admin__"
+"""Whose log holds what the operator did to no one tenant; no tenant id has an underscore."""

@@ -54,13 +54,15 @@ def ask(store: Store, query: Query) -> Page[Any]:
 
 
 def walk(store: Store, query: Query) -> list[Any]:
-    """Return the rows of all pages; a page may only be short if it is the last."""
+    """Return the rows of all pages, as many as are counted; only the last page may be short."""
     rows: list[Any] = []
     while True:
         page = ask(store, query)
         rows += page.rows
         if page.after is None:
             assert len(page.rows) <= query.limit
+            if isinstance(query, TenantQuery | BudgetQuery):
+                assert store.reader.count(query) == len(rows)
             return rows
         assert len(page.rows) == query.limit
         assert len(rows) <= 1_000, "the pages do not end"

@@ -233,6 +233,13 @@ def test_everything_of_a_line_comes_back(store: Store) -> None:
     assert read == {log_id_of(line): line for line in lines}
 
 
+def test_the_plan_of_a_bulk_action_has_no_line(store: Store) -> None:
+    """Its end has one, and tells of every row."""
+    put(store, *log({"verb": "BeginBulk"}, {"verb": "FinishBulkTenants"}, tenant=ADMIN))
+    [line] = store.reader.audit(AuditQuery()).rows
+    assert log_id_of(line) == "__admin__.000000000002"
+
+
 def test_a_request_has_one_failure(store: Store) -> None:
     """Saved again, it counts what was repeated and keeps everything else."""
     note(store, failure())

@@ -78,8 +78,9 @@ class Auditor:
             word, facts = getattr(self, f"_{verb}")(*words, **options)
         except NoError as no:
             return no.code, no.facts
-        if not facts.pop("repeated", False):
-            self.logged_ms = self.now
+        if facts.pop("repeated", False):
+            return word, facts  # nothing happened, so nothing is logged or remembered
+        self.logged_ms = self.now
         if "key" in options:
             kept = {"asked": asked, "until": self._until(verb, words), "expires": None}
             if "expires" in facts and facts["expires"] is not None:
@@ -366,11 +367,19 @@ class Auditor:
             new["allocated"] += max(0, a - budget["debt"])
             new["debt"] -= min(budget["debt"], a)
         new["over"] = new["debt"] > new["limit"]
-        if new["allocated"] > MAX or new["spent"] + new["reserved"] + new["debt"] > MAX:
-            raise NoError("INVALID_REQUEST")
+        idle = new == budget or (operation == "REPAY_DEBT" and budget["debt"] == 0)
+        if more.get("skip_done") == "yes" and idle:
+            new = dict(budget)
+        else:
+            idle = False
+            self._fits(new)
         budget |= new
         told = {name: new[name] for name in ("allocated", "spent", "debt", "over")}
-        return "FUNDED", told | {"remaining": remaining(new)}
+        return "FUNDED", told | {"remaining": remaining(new), "repeated": idle}
+
+    def _fits(self, new: dict[str, Any]) -> None:
+        if new["allocated"] > MAX or new["spent"] + new["reserved"] + new["debt"] > MAX:
+            raise NoError("INVALID_REQUEST")
 
     def _budget(self, scope: str, unit: str) -> dict[str, Any]:
         if (scope, unit) not in self.budgets:

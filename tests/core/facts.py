@@ -8,6 +8,8 @@ from bursar.core.entry import Entry
 from bursar.core.outcomes import (
     Answer,
     BudgetAnswer,
+    BulkAnswer,
+    BulkPlan,
     Committed,
     Debited,
     Decided,
@@ -89,6 +91,17 @@ def of_answer(answer: Answer) -> Facts:
         case Funded():
             before, after = of_budget(answer.before)[1], of_budget(answer.after)[1]
             return "FUNDED", after | {f"was_{name}": value for name, value in before.items()}
+        case BulkPlan():
+            rows = ",".join(target.row_id for target in answer.targets)
+            return "BEGUN", {"id": answer.bulk_id, "rows": rows, "at": when(answer.begun_at_ms)}
+        case BulkAnswer():
+            rows = answer.outcomes
+            return "FINISHED", {
+                "key": answer.key,
+                "done": ",".join(row.row_id for row in rows if row.succeeded),
+                "failed": ",".join(row.row_id for row in rows if row.error),
+                "skipped": ",".join(row.row_id for row in rows if row.skipped),
+            }
         case BudgetAnswer():
             word, facts = of_budget(answer.budget)
         case TenantAnswer():

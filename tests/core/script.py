@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from bursar.core import commands as c
+from bursar.core.bulk import RowOutcome, Target
 from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Tenant
 from bursar.vocabulary import (
     GRACE_MS_DEFAULT,
@@ -22,6 +23,8 @@ from bursar.vocabulary import (
     OveragePolicy,
     PolicyStatus,
     RolloverPolicy,
+    RowError,
+    SkipReason,
     TenantStatus,
 )
 from core.values import amount, pattern, policy, scope_path, scope_paths, span_ms, unit
@@ -36,7 +39,11 @@ def command(verb: str, words: list[str], options: Options, spare_key: str) -> c.
     made = VERBS[verb](words, dict(options))
     origin = c.Origin(ActorType(options.get("actor", "api_key")))
     identity = None
-    if verb in ENDPOINTS and options.get("key") != "-":
+    if verb in BULK:
+        # The end of a bulk action has the key and the fingerprint that its beginning had.
+        said = hashlib.sha256(words[0].encode()).hexdigest()
+        identity = c.Idempotency("bulk", options.get("key", words[0]), said)
+    elif verb in ENDPOINTS and options.get("key") != "-":
         endpoint = ENDPOINTS[verb].format(*words)
         key = options.get("key", spare_key)
         identity = c.Idempotency(endpoint, key, fingerprint(made))
@@ -213,6 +220,7 @@ def _fund(words: list[str], options: dict[str, str]) -> c.Fund:
         amount=amount(words[2]),
         spent=None if spent is None else amount(spent),
         spent_unit=None if spent is None else unit(spent_unit),
+        skip_done=options.get("skip_done") == "yes",
     )
 
 
@@ -318,6 +326,38 @@ def _debit(words: list[str], options: dict[str, str]) -> c.Debit:
     )
 
 
+def _begin_bulk(words: list[str], options: dict[str, str]) -> c.BeginBulk:
+    targets = _listed(options.get("rows", "none")) or ()
+    expected = options.get("expected")
+    return c.BeginBulk(
+        tenant="",
+        bulk_id=options.get("id", words[0]),
+        action="CLOSE",
+        request="{}",
+        targets=tuple(map(Target, targets)),
+        matched=int(options.get("matched", len(targets))),
+        expected=None if expected is None else int(expected),
+    )
+
+
+def _finish_bulk(words: list[str], options: dict[str, str]) -> c.FinishBulk:
+    done, failed, skipped = (
+        _listed(options.get(name, "none")) or () for name in ("done", "failed", "skipped")
+    )
+    outcomes = [RowOutcome(row) for row in done]
+    outcomes += [RowOutcome(row, RowError.INVALID_TRANSITION, "no") for row in failed]
+    outcomes += [RowOutcome(row, skipped=SkipReason.ALREADY_IN_TARGET_STATE) for row in skipped]
+    kind = c.FinishBulkBudgets if options.get("of") == "budgets" else c.FinishBulkTenants
+    return kind(
+        tenant="",
+        bulk_id=words[0],
+        action="CLOSE",
+        request="{}",
+        outcomes=tuple(outcomes),
+        duration_ms=1,
+    )
+
+
 VERBS: dict[str, Callable[[list[str], dict[str, str]], c.AnyCommand]] = {
     "create_tenant": _create_tenant,
     "update_tenant": _update_tenant,
@@ -340,7 +380,10 @@ VERBS: dict[str, Callable[[list[str], dict[str, str]], c.AnyCommand]] = {
     "extend": _extend,
     "expire": _expire,
     "debit": _debit,
+    "begin_bulk": _begin_bulk,
+    "finish_bulk": _finish_bulk,
 }
+BULK = {"begin_bulk", "finish_bulk"}
 ENDPOINTS = {
     "decide": "decide",
     "reserve": "reservations",

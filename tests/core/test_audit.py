@@ -33,6 +33,7 @@ NOT_THE_LEDGERS = {
     ErrorCode.KEY_REVOKED,
     ErrorCode.KEY_EXPIRED,
     ErrorCode.DUPLICATE_RESOURCE,
+    ErrorCode.COUNT_MISMATCH,
 }
 
 

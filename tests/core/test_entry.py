@@ -47,6 +47,10 @@ expire c
 close_budget acme unit=TOKENS
 revoke_key k
 reserve f 10
+begin_bulk k rows=a
+finish_bulk k done=a
+begin_bulk l rows=a
+finish_bulk l done=a of=budgets
 close_tenant acme
 """)
 

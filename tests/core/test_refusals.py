@@ -433,7 +433,29 @@ POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("case", TENANTS + BUDGETS + SETTLING + OPERATORS + POLICIES, ids=str)
+BULK = [
+    Case(
+        [],
+        "begin_bulk k rows=a,b expected=3",
+        ErrorCode.COUNT_MISMATCH,
+        "expected_count is 3, but the filter matches 2; nothing was changed",
+        "List what the filter matches, then send expected_count 2.",
+        details={"total_matched": 2},
+    ),
+    Case(
+        [],
+        "begin_bulk k rows=a,b matched=501",
+        ErrorCode.LIMIT_EXCEEDED,
+        "filter: matches 501 rows, and one bulk action changes at most 500; nothing was changed",
+        "Narrow the filter and send one request for each part.",
+        details={"total_matched": 501},
+    ),
+]
+
+EVERY = TENANTS + BUDGETS + SETTLING + OPERATORS + POLICIES + BULK
+
+
+@pytest.mark.parametrize("case", EVERY, ids=str)
 def test_what_a_refusal_says(case: Case) -> None:
     """Code, sentence, fix and numbers, and nothing else."""
     stage = Stage()

@@ -35,6 +35,10 @@ def test_resource_ids(verb: str, changes: str, resource_id: str | None) -> None:
     assert resource_id == trail.resource_id_of(verb, "acme", changes)
 
 
+def test_a_bulk_action_on_tenants_is_about_no_single_one() -> None:
+    assert trail.resource_id_of("FinishBulkTenants", trail.ADMIN, "{}") is None
+
+
 def test_an_unknown_verb_is_an_operation_of_that_name() -> None:
     """A log of a newer version is still readable."""
     assert trail.operation_of("SomethingNew") == "somethingNew"

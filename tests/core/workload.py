@@ -195,7 +195,7 @@ class Workload:
         row = f"{scope} {operation} {self._amount(scope, unit)}" + self._unit_option(unit)
         if operation == "RESET_SPENT" and self._chance(0.5):
             row += f" spent={self.random.randrange(50)}"
-        return row
+        return row + (" skip_done=yes" if self._chance(0.3) else "")
 
     def _freeze(self) -> str:
         scope, unit = self._place()

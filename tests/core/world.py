@@ -13,8 +13,9 @@ from bursar.core import reads
 from bursar.core.commands import AnyCommand
 from bursar.core.entry import Entry, Reply, digest
 from bursar.core.execute import execute
-from bursar.core.outcomes import Answer, Extended, Refused, Reserved
+from bursar.core.outcomes import Answer, BulkPlan, Extended, Refused, Reserved
 from bursar.core.reads import Reads
+from bursar.core.replay import PLANNED
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import GENESIS, Budget, Head, Policy, Tenant, check
 from bursar.ledger.ports import Saves
@@ -125,7 +126,7 @@ def render(answer: Answer) -> Reply:
     if isinstance(answer, Reserved | Extended):
         row = answer.reservation
         return Reply(200, body, row.reservation_id, row.expires_at_ms)
-    return Reply(200, body)
+    return Reply(PLANNED if isinstance(answer, BulkPlan) else 200, body)
 
 
 def copied(records: Snapshot | Tables) -> Snapshot:

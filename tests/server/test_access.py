@@ -74,6 +74,16 @@ def credit(tenant: Tenant) -> Any:
     return {"operation": "CREDIT", "amount": amount(1), "idempotency_key": fresh("k")}
 
 
+def bulk(action: str) -> Callable[[Tenant], Any]:
+    def body(tenant: Tenant) -> Any:
+        asked: dict[str, Any] = {"filter": {"tenant_id": tenant.id}, "amount": amount(0)}
+        if action == "SUSPEND":
+            asked = {"filter": {"search": "no tenant is called so"}}
+        return asked | {"action": action, "idempotency_key": fresh("k")}
+
+    return body
+
+
 NAMED = "?scope={scope}&unit=TOKENS&tenant_id={tenant}"
 HELD = "/v1/reservations/{held}"
 BUDGETS = "/v1/admin/budgets"
@@ -145,6 +155,14 @@ MATRIX = [
     Row(
         *("updateTenant", "PATCH", "/v1/admin/tenants/{tenant}", empty, None),
         *(UNAUTHORIZED, "operator"),
+    ),
+    Row(
+        *("bulkActionTenants", "POST", "/v1/admin/tenants/bulk-action", bulk("SUSPEND")),
+        *(None, UNAUTHORIZED, "operator"),
+    ),
+    Row(
+        *("bulkActionBudgets", "POST", f"{BUDGETS}/bulk-action"),
+        *(bulk("CREDIT"), None, UNAUTHORIZED, "operator"),
     ),
     Row("updateBudget", "PATCH", f"{BUDGETS}{NAMED}", empty, None, UNAUTHORIZED, "operator"),
     Row("listApiKeys", "GET", "/v1/admin/api-keys", nothing, None, UNAUTHORIZED, "operator"),

@@ -94,6 +94,21 @@ class Server:
             sql = f"SELECT {columns} FROM entry WHERE tenant = ? ORDER BY seq"
             return connection.execute(sql, (tenant_id,)).fetchall()
 
+    def copy_budget(self, tenant: Tenant, copies: int) -> int:
+        """Put copies of a tenant's own budget below it, past the log; return how many it has."""
+        with closing(sqlite3.connect(self.store, timeout=10)) as connection, connection:
+            [row] = connection.execute("SELECT * FROM budget WHERE tenant = ?", (tenant.id,))
+            marks = ", ".join("?" * len(row))
+            connection.executemany(
+                f"INSERT INTO budget VALUES ({marks})",
+                (
+                    (row[0], f"{row[1]}/agent:c{number}", row[2], fresh("ldg"), *row[4:])
+                    for number in range(copies)
+                ),
+            )
+            found = "SELECT count(*) FROM budget WHERE tenant = ?"
+            return int(connection.execute(found, (tenant.id,)).fetchone()[0])
+
     def new_key(self, tenant_id: str, **fields: Any) -> Json:
         body = {"tenant_id": tenant_id, "name": "a key", **fields}
         response = self.admin("POST", "/v1/admin/api-keys", body)

@@ -37,6 +37,7 @@ STATUSES = {
         "DUPLICATE_RESOURCE",
         "KEY_REVOKED",
         "KEY_EXPIRED",
+        "COUNT_MISMATCH",
     },
     410: {"RESERVATION_EXPIRED"},
     429: {"LIMIT_EXCEEDED"},

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bursar.wire import admin, policies, runtime
+from bursar.wire import admin, bulk, policies, runtime
 from bursar.wire.fields import NOT_BLANK, SUBJECT_NAME, TENANT_ID, TEXT, OpenWire, Request, Wire
 
 SPEC = Path(__file__).resolve().parents[2].parent / "shared" / "spec"
@@ -55,6 +55,10 @@ ADMIN_REQUESTS = [
     admin.ApiKeyCreateRequest,
     admin.ApiKeyValidationRequest,
     policies.PolicyCreateRequest,
+    bulk.TenantBulkFilter,
+    bulk.TenantBulkActionRequest,
+    bulk.BudgetBulkFilter,
+    bulk.BudgetBulkActionRequest,
 ]
 UPDATES: dict[type[BaseModel], str] = {
     admin.TenantUpdateRequest: "/v1/admin/tenants/{tenant_id}",
@@ -94,6 +98,9 @@ RESPONSES = [
     (ADMIN, admin.ApiKeyListResponse),
     (ADMIN, admin.ApiKeyValidationResponse),
     (ADMIN, admin.AuthIntrospectResponse),
+    (ADMIN, bulk.BulkActionRowOutcome),
+    (ADMIN, bulk.TenantBulkActionResponse),
+    (ADMIN, bulk.BudgetBulkActionResponse),
 ]
 
 SUBJECT_FIELDS = ("tenant", "workspace", "app", "workflow", "agent", "toolset")
@@ -256,11 +263,11 @@ def test_every_model_is_compared() -> None:
     compared |= {model for _, model in RESPONSES}
     defined = {
         value
-        for module in (runtime, admin, policies)
+        for module in (runtime, admin, policies, bulk)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, BaseModel)
     }
-    assert defined - compared == {Wire, OpenWire, Request, admin.Capabilities}
+    assert defined - compared == {Wire, OpenWire, Request, admin.Capabilities, bulk.BulkResponse}
 
 
 def test_the_comparison_sees_a_difference() -> None:

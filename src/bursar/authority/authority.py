@@ -6,7 +6,8 @@ embedded client and a server differ in nothing but who calls them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from bursar.authority import render
 from bursar.authority.call import Answer, Call, Refusal, refuse
@@ -34,12 +35,15 @@ class Authority:
         reader: the read side of the same store.
         clock: the ledger's time; ids are drawn from it too.
         pepper: keys the hashes of API secrets.
+        one_bulk: held by the bulk action that runs. They run one at a time, so that the same
+            one sent twice at once waits and gets the answer of the first.
     """
 
     batcher: Batcher
     reader: Reader
     clock: Clock
     pepper: bytes
+    one_bulk: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def perform(self, command: AnyCommand) -> tuple[Answer, LedgerAnswer | None]:
         """Execute a command and return its answer to send, and the ledger's own.

@@ -26,7 +26,7 @@ _DENIALS = frozenset(
     }
 )
 FIX_LENGTH_MAX = 512
-CONFLICT = 409
+CONFLICT, TOO_MUCH = 409, 400
 
 
 def answer(refused: Refused, request_id: str, trace_id: str) -> Answer:
@@ -36,8 +36,16 @@ def answer(refused: Refused, request_id: str, trace_id: str) -> Answer:
     if refused.fix is not None and "deny_detail" not in found:
         message = f"{message}. {refused.fix}"
     body = problem(refused.code, message, request_id, trace_id, found)
-    status = CONFLICT if refused.in_conflict else status_of(refused.code)
-    return Answer(status, encode(body))
+    return Answer(_status(refused), encode(body))
+
+
+def _status(refused: Refused) -> int:
+    """Return the status of a refusal; two codes mean different things in different places."""
+    if refused.in_conflict:
+        return CONFLICT
+    if refused.code is ErrorCode.LIMIT_EXCEEDED and refused.retry_after_ms is None:
+        return TOO_MUCH  # no waiting helps: the request asks for more than one may change
+    return status_of(refused.code)
 
 
 def headers(refused: Refused) -> dict[str, str]:

@@ -13,7 +13,9 @@ from typing import Any, assert_never
 
 from bursar.core import outcomes as o
 from bursar.core import scopes
+from bursar.core.bulk import RowOutcome
 from bursar.core.entry import Reply
+from bursar.core.replay import PLANNED
 from bursar.core.state import ApiKey, Budget, Policy, Reservation, Tenant
 from bursar.ledger.service import Accepted
 from bursar.vocabulary import Decision, Unit
@@ -57,6 +59,10 @@ def render(answer: o.Answer) -> Reply:
             return _reply(api_key(answer.key), status=201 if answer.created else 200)
         case o.PolicyAnswer():
             return _reply(policy(answer.policy), status=201 if answer.created else 200)
+        case o.BulkPlan():
+            return _reply(_bulk_plan(answer), status=PLANNED)
+        case o.BulkAnswer():
+            return _reply(_bulk_answer(answer))
         case o.Expired():
             return _reply({"status": "EXPIRED"}, answer.reservation.reservation_id)
         case _:
@@ -275,6 +281,39 @@ def _funded(answer: o.Funded) -> Json:
         body[f"new_{name}"] = amount(unit, getattr(after, name))
     body["timestamp"] = _time(after.updated_at_ms)
     return body
+
+
+def _bulk_plan(plan: o.BulkPlan) -> Json:
+    """Return what the server needs to go on with a bulk action; no caller sees it."""
+    return {
+        "bulk_id": plan.bulk_id,
+        "begun_at_ms": plan.begun_at_ms,
+        "request_id": plan.request_id,
+        "correlation_id": plan.correlation_id,
+        "targets": [[row.row_id, row.scope, row.unit] for row in plan.targets],
+    }
+
+
+def _bulk_answer(answer: o.BulkAnswer) -> Json:
+    """Return a bulk action's response: every row once, in the list of what became of it."""
+    rows = answer.outcomes
+    return {
+        "action": answer.action,
+        "total_matched": len(rows),
+        "succeeded": [_row_outcome(row) for row in rows if row.succeeded],
+        "failed": [_row_outcome(row) for row in rows if row.error is not None],
+        "skipped": [_row_outcome(row) for row in rows if row.skipped is not None],
+        "idempotency_key": answer.key,
+    }
+
+
+def _row_outcome(row: RowOutcome) -> Json:
+    return _present(
+        id=row.row_id,
+        error_code=row.error and row.error.value,
+        message=row.message,
+        reason=row.skipped and row.skipped.value,
+    )
 
 
 def _balances(rows: Iterable[Budget]) -> list[Json]:

@@ -26,10 +26,17 @@ from bursar.vocabulary import (
 from bursar.wire import admin as wire
 from bursar.wire.codec import decode, encode
 
+RESERVED = frozenset({"bulk-action"})
+
 
 async def create_tenant(authority: Authority, call: Call) -> Answer:
     """`POST /v1/admin/tenants`: 201, or 200 with the stored one for the same id and name."""
     request = decode(wire.TenantCreateRequest, call.body)
+    if request.tenant_id in RESERVED:
+        raise refuse(
+            ErrorCode.INVALID_REQUEST,
+            f"tenant_id: {request.tenant_id!r} names an operation at this path; choose another id",
+        )
     ttl_max_ms = request.max_reservation_ttl_ms or TTL_MS_CAP_DEFAULT
     extensions_max = request.max_reservation_extensions
     record = Tenant(

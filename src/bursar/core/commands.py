@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from bursar.core.bulk import RowOutcome, Target
 from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Tenant
 from bursar.vocabulary import (
     ActorType,
@@ -32,12 +33,16 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asked, for the log: actor, credential, and the ids of the request."""
+    """Who asked, for the log: actor, credential, and the ids of the request.
+
+    `correlation_id` is what the commands of one bulk action have in common (protocol 10.7).
+    """
 
     actor: ActorType
     key_id: str | None = None
     request_id: str | None = None
     trace_id: str | None = None
+    correlation_id: str | None = None
 
 
 SYSTEM = Origin(ActorType.SYSTEM)
@@ -146,7 +151,11 @@ class CreateBudget(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fund(BudgetCommand):
-    """Change a budget's ceiling, spend or debt (protocol 3.8)."""
+    """Change a budget's ceiling, spend or debt (protocol 3.8).
+
+    With `skip_done`, as bulk actions have it, a budget that is already as the operation would
+    leave it, or has no debt to repay, stays as it is.
+    """
 
     operation: FundOperation
     amount_unit: Unit
@@ -155,6 +164,7 @@ class Fund(BudgetCommand):
     spent_unit: Unit | None = None
     reason: str | None = None
     metadata: str | None = None
+    skip_done: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +304,42 @@ class UpdatePolicy(Command):
     effective_until_ms: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginBulk(Command):
+    """Write down which rows a bulk action is for, before the first of them changes.
+
+    `request` is what was asked, as canonical JSON; `matched` counts the rows of its filter.
+    """
+
+    bulk_id: str
+    action: str
+    request: str
+    targets: tuple[Target, ...]
+    matched: int
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishBulk(Command):
+    """Account for every row of a bulk action; its answer is the one that the caller gets."""
+
+    bulk_id: str
+    action: str
+    request: str
+    outcomes: tuple[RowOutcome, ...]
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishBulkTenants(FinishBulk):
+    """Account for a bulk action on tenants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishBulkBudgets(FinishBulk):
+    """Account for a bulk action on budgets."""
+
+
 AnyCommand = (
     Decide
     | Reserve
@@ -316,6 +362,9 @@ AnyCommand = (
     | RevokeKey
     | CreatePolicy
     | UpdatePolicy
+    | BeginBulk
+    | FinishBulkTenants
+    | FinishBulkBudgets
 )
 
 

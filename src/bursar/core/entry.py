@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bursar.core.commands import (
+    BeginBulk,
     CloseBudget,
     CloseTenant,
     Command,
     Debit,
     Extend,
+    FinishBulk,
     Freeze,
     Fund,
+    Origin,
     Unfreeze,
     UpdateBudget,
     UpdateKey,
@@ -91,7 +94,7 @@ def seal(head: Head, command: Command, changes: Changes, reply: Reply, now_ms: i
         body=reply.body,
         reservation_id=reply.reservation_id,
         lease_expires_at_ms=reply.lease_expires_at_ms,
-        changes=_dumps(_states(changes) | _asked(command)),
+        changes=_dumps(_states(changes) | _asked(command) | _correlated(origin)),
         prev_hash=head.entry_hash,
         entry_hash="",
     )
@@ -186,12 +189,31 @@ def _asked(command: Command) -> dict[str, Any]:
             said = {"reason": command.reason}
         case Extend():
             said = {"extend_by_ms": command.extend_by_ms, "metadata": command.metadata}
+        case BeginBulk():
+            said = {
+                "bulk_id": command.bulk_id,
+                "action": command.action,
+                "request": command.request,
+                "matched": command.matched,
+            }
+        case FinishBulk():
+            said = {
+                "bulk_id": command.bulk_id,
+                "action": command.action,
+                "request": command.request,
+                "duration_ms": command.duration_ms,
+            }
         case UpdateBudget() | UpdateTenant() | CloseTenant() | UpdateKey():
             said = edited(command.edit)
         case _:
             return {}
     present = {name: value for name, value in said.items() if value is not None}
     return {"asked": present} if present else {}
+
+
+def _correlated(origin: Origin) -> dict[str, Any]:
+    """Return the id that this change shares with others, under `correlation_id`."""
+    return {} if origin.correlation_id is None else {"correlation_id": origin.correlation_id}
 
 
 def budget_state(row: Budget) -> list[Any]:

@@ -15,6 +15,7 @@ from bursar.core.outcomes import Changes, Refused, Replayed
 from bursar.core.snapshot import Snapshot
 from bursar.core.verbs import (
     budget,
+    bulk,
     commit,
     debit,
     decide,
@@ -88,6 +89,10 @@ def _fresh(snapshot: Snapshot, command: c.AnyCommand, now: int) -> Changes | Ref
             return _run(policy.evaluate_create, policy.apply_create, snapshot, command, now)
         case c.UpdatePolicy():
             return _run(policy.evaluate_update, policy.apply_update, snapshot, command, now)
+        case c.BeginBulk():
+            return _run(bulk.evaluate_begin, bulk.apply_begin, snapshot, command, now)
+        case c.FinishBulkTenants() | c.FinishBulkBudgets():
+            return _run(bulk.evaluate_finish, bulk.apply_finish, snapshot, command, now)
         case _:
             assert_never(command)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bursar.core.bulk import RowOutcome, Target
 from bursar.core.state import ApiKey, Budget, Meter, Policy, Recorded, Reservation, Tenant
 from bursar.vocabulary import Decision, ErrorCode, FundOperation, OveragePolicy, Unit
 
@@ -176,6 +177,26 @@ class PolicyAnswer:
     created: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BulkPlan:
+    """A bulk action that has begun: the rows it is for, and the ids they have in common."""
+
+    bulk_id: str
+    begun_at_ms: int
+    request_id: str | None
+    correlation_id: str | None
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BulkAnswer:
+    """A bulk action that has ended, and what became of every row."""
+
+    action: str
+    key: str
+    outcomes: tuple[RowOutcome, ...]
+
+
 Answer = (
     Decided
     | Reserved
@@ -189,6 +210,8 @@ Answer = (
     | TenantAnswer
     | KeyAnswer
     | PolicyAnswer
+    | BulkPlan
+    | BulkAnswer
 )
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bursar.core.entry import Entry
+from bursar.vocabulary import OPERATOR_LOG
 
-ADMIN = "__admin__"
-"""Whose line it is when the operator was refused."""
+ADMIN = OPERATOR_LOG
+"""Whose line it is when the operator was refused, or acted upon many tenants at once."""
 UNAUTHENTICATED = "__unauth__"
 """Whose line it is when nobody knows who was refused."""
 
@@ -41,8 +42,13 @@ _VERBS: dict[str, tuple[str, str]] = {
     "RevokeKey": ("revokeApiKey", "api_key"),
     "CreatePolicy": ("createPolicy", "policy"),
     "UpdatePolicy": ("updatePolicy", "policy"),
+    "BeginBulk": ("beginBulkAction", "tenant"),
+    "FinishBulkTenants": ("bulkActionTenants", "tenant"),
+    "FinishBulkBudgets": ("bulkActionBudgets", "budget"),
 }
 VERBS = tuple(_VERBS)
+SILENT = "BeginBulk"
+"""Has no line: what a bulk action was for stands in the line of its end, row by row."""
 # type of a resource -> where the entry's changes keep its records, whose id comes first
 _RECORDS = {"reservation": "reservations", "api_key": "keys", "policy": "policies"}
 
@@ -135,7 +141,7 @@ def resource_id_of(verb: str, tenant: str, changes: str) -> str | None:
     """
     kind = resource_type_of(verb)
     if kind == "tenant":
-        return tenant
+        return None if tenant == ADMIN else tenant
     said = json.loads(changes)
     if kind == "event":
         event_id: str | None = said.get("asked", {}).get("event_id")

@@ -249,6 +249,10 @@ class Reader(Protocol):
         """Return a page of tenants."""
         ...
 
+    def count(self, query: TenantQuery | BudgetQuery) -> int:
+        """Return how many rows match a query, on all pages."""
+        ...
+
     def budget(self, tenant: str, scope: str, unit: Unit) -> Budget | None:
         """Return one budget, or None."""
         ...

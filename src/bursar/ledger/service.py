@@ -29,7 +29,8 @@ class Accepted:
     """A command that happened: the reply to give, now or again.
 
     `active` says whether the reservation a reply is about still is; it decides, with
-    `at_ms`, what `remaining_ttl_ms` says.
+    `at_ms`, what `remaining_ttl_ms` says. `changed` is False where there was nothing to do,
+    and so no entry.
     """
 
     reply: Reply
@@ -37,6 +38,7 @@ class Accepted:
     replayed: bool
     active: bool
     answer: Answer | None
+    changed: bool = True
 
     @property
     def remaining_ttl_ms(self) -> int | None:
@@ -107,7 +109,14 @@ class Ledger:
         snapshot.merge(result)
         if entry is not None:
             _append(snapshot, entry, command, result, reply, saves)
-        return Accepted(reply, at_ms, replayed=False, active=True, answer=result.answer)
+        return Accepted(
+            reply,
+            at_ms,
+            replayed=False,
+            active=True,
+            answer=result.answer,
+            changed=result.recorded,
+        )
 
 
 def _again(replayed: Replayed, at_ms: int) -> Accepted:

@@ -18,7 +18,7 @@ from bursar.vocabulary import ErrorCode
 from bursar.wire.codec import BadRequest, encode
 from bursar.wire.problems import problem
 
-RETRY_AFTER_S = 1
+RETRY_AFTER_MS = 1_000
 
 
 class HttpError(Exception):
@@ -51,9 +51,12 @@ def error_answer(error: Exception, request_id: str, trace_id: str) -> tuple[Answ
             body = problem(error.code, str(error), request_id, trace_id)
             return Answer(error.status, encode(body)), error.headers
         case Overloaded():
-            refused = Refused(ErrorCode.LIMIT_EXCEEDED, f"The server is at its limit: {error}")
-            headers = {"retry-after": str(RETRY_AFTER_S)}
-            return refusals.answer(refused, request_id, trace_id), headers
+            refused = Refused(
+                ErrorCode.LIMIT_EXCEEDED,
+                f"The server is at its limit: {error}",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+            return refusals.answer(refused, request_id, trace_id), refusals.headers(refused)
         case _:
             refused = Refused(ErrorCode.INTERNAL_ERROR, internal_message(error))
             return refusals.answer(refused, request_id, trace_id), {}

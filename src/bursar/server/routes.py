@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bursar.authority import budgets, keys, listing, policies, runtime, tenants
+from bursar.authority import budgets, bulk, keys, listing, policies, runtime, tenants
 from bursar.authority.authority import Authority
 from bursar.authority.call import Answer, Call
 from bursar.server.auth import Access
@@ -63,6 +63,15 @@ ROUTES: tuple[ApiRoute, ...] = (
         Access.OPERATOR,
         reads=True,
     ),
+    # Before the tenants by id: a path is matched in this order.
+    ApiRoute(
+        "POST",
+        "/v1/admin/tenants/bulk-action",
+        "bulkActionTenants",
+        bulk.bulk_tenants,
+        Access.OPERATOR,
+        forgets_keys=True,
+    ),
     ApiRoute(
         "GET", "/v1/admin/tenants/{tenant_id}", "getTenant", tenants.get_tenant, Access.OPERATOR
     ),
@@ -101,6 +110,13 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("PATCH", "/v1/admin/budgets", "updateBudget", budgets.update_budget, Access.OPERATOR),
     ApiRoute(
         "GET", "/v1/admin/budgets/lookup", "lookupBudget", budgets.lookup_budget, Access.EITHER
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/admin/budgets/bulk-action",
+        "bulkActionBudgets",
+        bulk.bulk_budgets,
+        Access.OPERATOR,
     ),
     ApiRoute("POST", "/v1/admin/budgets/fund", "fundBudget", budgets.fund_budget, Access.EITHER),
     ApiRoute(

@@ -67,6 +67,13 @@ class MemoryReader:
                 limit=query.limit,
             )
 
+    def count(self, query: TenantQuery | BudgetQuery) -> int:
+        """Return how many rows match a query, on all pages."""
+        with self._tables.locked():
+            if isinstance(query, TenantQuery):
+                return sum(_tenant_fits(row, query) for row in self._tables.tenants.values())
+            return sum(_budget_fits(row, query) for row in self._tables.budgets.values())
+
     def reservation(self, tenant: str, reservation_id: str) -> Reservation | None:
         """Return one reservation of a tenant, or None."""
         with self._tables.locked():

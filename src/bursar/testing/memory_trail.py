@@ -65,7 +65,8 @@ def _fits(line: AuditLine, query: AuditQuery) -> bool:
     code = line.error_code if isinstance(line, Failure) else None
     resource_type, resource_id = _resource(line)
     return (
-        query.tenant in (None, line.tenant)
+        (isinstance(line, Failure) or line.verb != trail.SILENT)
+        and query.tenant in (None, line.tenant)
         and query.key_id in (None, line.key_id)
         and query.trace_id in (None, line.trace_id)
         and query.request_id in (None, line.request_id)

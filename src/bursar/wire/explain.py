@@ -24,6 +24,7 @@ _Schema = Mapping[str, Any]
 
 _WRONG_TYPE = {
     "int_type": "must be an integer",
+    "float_type": "must be a number",
     "string_type": "must be a string",
     "bool_type": "must be true or false",
     "list_type": "must be an array",

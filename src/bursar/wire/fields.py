@@ -28,6 +28,7 @@ from bursar.vocabulary import (
     PolicyStatus,
     ReservationStatus,
     RolloverPolicy,
+    TenantAction,
     TenantStatus,
     Unit,
 )
@@ -165,6 +166,7 @@ WireDecision = Annotated[Decision, Field(strict=False)]
 WireOveragePolicy = Annotated[OveragePolicy, Field(strict=False)]
 WireReservationStatus = Annotated[ReservationStatus, Field(strict=False)]
 WireBudgetStatus = Annotated[BudgetStatus, Field(strict=False)]
+WireTenantAction = Annotated[TenantAction, Field(strict=False)]
 WireTenantStatus = Annotated[TenantStatus, Field(strict=False)]
 WireKeyStatus = Annotated[KeyStatus, Field(strict=False)]
 WirePolicyStatus = Annotated[PolicyStatus, Field(strict=False)]

@@ -99,8 +99,10 @@ PROBLEMS: Mapping[ErrorCode, Problem] = MappingProxyType(
         ),
         ErrorCode.LIMIT_EXCEEDED: Problem(
             429,
-            "Too many requests; this says nothing about any budget.",
-            "Send the same request again after the Retry-After header's seconds.",
+            "Too many requests; this says nothing about any budget. With status 400: a bulk action "
+            "matches more than 500 rows.",
+            "Send the same request again after the Retry-After header's seconds; with status 400, "
+            "narrow the filter.",
             retryable=True,
         ),
         ErrorCode.TENANT_CLOSED: Problem(
@@ -143,6 +145,11 @@ PROBLEMS: Mapping[ErrorCode, Problem] = MappingProxyType(
             409,
             "The API key has expired and cannot be changed.",
             "Never retry; create a new key.",
+        ),
+        ErrorCode.COUNT_MISMATCH: Problem(
+            409,
+            "A bulk action matches more or fewer rows than expected_count; nothing was changed.",
+            "List what the filter matches now, and send the request with that count.",
         ),
     }
 )

@@ -19,6 +19,7 @@ The ladder, first refusal wins; replay comes before all of it:
 | RESET_SPENT a | = a                  | = s   |              |
 | REPAY_DEBT a  | + max(0, a - debt)   |       | - min(a, debt) |
 
+A bulk action skips a budget that would stay as it is, and repays no debt where there is none.
 `remaining` follows from the identity and may become negative after a reset. Afterwards
 `is_over_limit` is `debt > overdraft_limit`.
 """
@@ -71,12 +72,16 @@ def evaluate(snapshot: Snapshot, command: Fund, now_ms: int) -> Funding | Refuse
             else "RESET the budget to a lower ceiling instead.",
         )
     after = _result(budget, command, now_ms)
+    if command.skip_done and _done(budget, after, command):
+        return Funding(budget, budget)
     return _too_large(after) or Funding(budget, after)
 
 
 def apply(command: Fund, funding: Funding, now_ms: int) -> Changes:
-    """Save the budget as the operation leaves it."""
+    """Save the budget as the operation leaves it; one that was skipped needs no entry."""
     del now_ms
+    if funding.after is funding.before:
+        return Changes(Funded(command.operation, funding.before, funding.after), recorded=False)
     return Changes(
         Funded(command.operation, funding.before, funding.after), budgets=(funding.after,)
     )
@@ -105,6 +110,13 @@ def _result(budget: Budget, command: Fund, now_ms: int) -> Budget:
         is_over_limit=debt > budget.overdraft_limit,
         updated_at_ms=now_ms,
     )
+
+
+def _done(before: Budget, after: Budget, command: Fund) -> bool:
+    """Return whether nothing is left to do: the same amounts, or no debt to repay."""
+    if command.operation is FundOperation.REPAY_DEBT and before.debt == 0:
+        return True
+    return replace(after, updated_at_ms=before.updated_at_ms) == before
 
 
 def _too_large(budget: Budget) -> Refused | None:

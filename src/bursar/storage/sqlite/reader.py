@@ -78,6 +78,31 @@ _KEY_SORT = {
 }
 
 
+def _tenants_where(query: TenantQuery) -> Where:
+    where = Where()
+    where.add("status = ?", query.status)
+    where.add("parent_tenant_id = ?", query.parent_tenant_id)
+    where.search("tenant", "name", query.search)
+    return where
+
+
+def _budgets_where(query: BudgetQuery) -> Where:
+    where = Where()
+    where.add("tenant = ?", query.tenant)
+    where.segments("scope", query.segments)
+    if query.scope_prefix:
+        where.conditions.append("(scope = ? OR instr(scope, ?) = 1)")
+        where.values += [query.scope_prefix, query.scope_prefix + "/"]
+    where.add("unit = ?", query.unit)
+    where.add("status = ?", query.status)
+    where.add("is_over_limit = ?", query.over_limit)
+    where.add("(debt > 0) = ?", query.has_debt)
+    where.add(f"{_UTILIZATION} >= ?", query.utilization_min)
+    where.add(f"{_UTILIZATION} <= ?", query.utilization_max)
+    where.search("tenant", "scope", query.search)
+    return where
+
+
 class SqliteReader:
     """Reads of one ledger file; see `ledger.ports.Reader` for what each call means."""
 
@@ -98,15 +123,11 @@ class SqliteReader:
 
     def tenants(self, query: TenantQuery) -> Page[Tenant]:
         """Return a page of tenants."""
-        where = Where()
-        where.add("status = ?", query.status)
-        where.add("parent_tenant_id = ?", query.parent_tenant_id)
-        where.search("tenant", "name", query.search)
         return self._page(
             "tenant",
             rows.TENANT,
             rows.tenant,
-            where,
+            _tenants_where(query),
             _TENANT_SORT[query.sort_by],
             "tenant",
             query,
@@ -119,21 +140,17 @@ class SqliteReader:
 
     def budgets(self, query: BudgetQuery) -> Page[Budget]:
         """Return a page of budgets."""
-        where = Where()
-        where.add("tenant = ?", query.tenant)
-        where.segments("scope", query.segments)
-        if query.scope_prefix:
-            where.conditions.append("(scope = ? OR instr(scope, ?) = 1)")
-            where.values += [query.scope_prefix, query.scope_prefix + "/"]
-        where.add("unit = ?", query.unit)
-        where.add("status = ?", query.status)
-        where.add("is_over_limit = ?", query.over_limit)
-        where.add("(debt > 0) = ?", query.has_debt)
-        where.add(f"{_UTILIZATION} >= ?", query.utilization_min)
-        where.add(f"{_UTILIZATION} <= ?", query.utilization_max)
-        where.search("tenant", "scope", query.search)
-        sort = _BUDGET_SORT[query.sort_by]
+        where, sort = _budgets_where(query), _BUDGET_SORT[query.sort_by]
         return self._page("budget", rows.BUDGET, rows.budget, where, sort, _BUDGET_ID, query)
+
+    def count(self, query: TenantQuery | BudgetQuery) -> int:
+        """Return how many rows match a query, on all pages."""
+        if isinstance(query, TenantQuery):
+            table, where = "tenant", _tenants_where(query)
+        else:
+            table, where = "budget", _budgets_where(query)
+        found = self._all(f"SELECT count(*) FROM {table} WHERE {where.sql()}", where.values)
+        return int(found[0][0])
 
     def reservation(self, tenant: str, reservation_id: str) -> Reservation | None:
         """Return one reservation of a tenant, or None."""

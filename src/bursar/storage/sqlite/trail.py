@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bursar.core.trail import (
+    SILENT,
     VERBS,
     AuditLine,
     AuditQuery,
@@ -66,6 +67,7 @@ def _entries(query: AuditQuery, ask: All) -> list[Placed]:
     sort = _ENTRY_SORT[query.sort_by]
     by_time = query.sort_by is AuditSort.TIMESTAMP
     _common(where, query)
+    where.add("verb <> ?", SILENT)
     if query.operations:
         where.one_of("verb", [v for v in VERBS if operation_of(v) in query.operations])
     if query.resource_types:
