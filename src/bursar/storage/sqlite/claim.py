@@ -17,6 +17,8 @@ from typing import Any
 
 from bursar.ledger.ports import StoreUnusable
 
+NOTE_BYTES = 128
+
 
 class Claim:
     """A ledger file held by this process alone; the hold ends with the process, however."""
@@ -43,6 +45,7 @@ class Claim:
             ) from error
         self._noted["process"] = os.getpid()
         self._note()
+        os.ftruncate(self._handle, NOTE_BYTES)
 
     def compare(self, ledger: str, entries: int) -> None:
         """Check that nothing is missing from the ledger with this identity.
@@ -80,11 +83,11 @@ class Claim:
         os.close(self._handle)
 
     def _note(self) -> None:
-        line = json.dumps(self._noted).encode() + b"\n"
+        # Always as long, so that each note is one write over the last one.
+        line = json.dumps(self._noted).encode().ljust(NOTE_BYTES - 1) + b"\n"
         # A disk that is full even for this line costs a later check, never a request.
         with contextlib.suppress(OSError):
             os.pwrite(self._handle, line, 0)
-            os.ftruncate(self._handle, len(line))
 
 
 def _read(handle: int) -> dict[str, Any]:
