@@ -136,8 +136,9 @@ def digest(entry: Entry) -> str:
     return digester.hexdigest()
 
 
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+_dumps = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, check_circular=False
+).encode  # built once: every entry is written with it
 
 
 def _states(changes: Changes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from bursar.vocabulary import SCOPE_KINDS
 
@@ -40,8 +41,7 @@ def prefixes(scope_path: str) -> tuple[str, ...]:
     >>> prefixes("tenant:acme/agent:bot")
     ('tenant:acme', 'tenant:acme/agent:bot')
     """
-    segments = scope_path.split("/")
-    return tuple("/".join(segments[: depth + 1]) for depth in range(len(segments)))
+    return tuple(accumulate(scope_path.split("/"), "{}/{}".format))
 
 
 def leaf(scope_path: str) -> str:

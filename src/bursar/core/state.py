@@ -173,6 +173,39 @@ class Reservation:
     metrics: str | None = None
     reason: str | None = None
 
+    def committed(
+        self, charged_amount: int, now_ms: int, metadata: str | None, metrics: str | None
+    ) -> Reservation:
+        """Return this reservation settled with what its action cost.
+
+        Spelled out rather than `replace()`, as `Budget.moved` is: half of all commands settle.
+        """
+        return Reservation(
+            self.tenant,
+            self.reservation_id,
+            ReservationStatus.COMMITTED,
+            self.unit,
+            self.estimate_amount,
+            self.scope_path,
+            self.budgeted_scopes,
+            self.overage_policy,
+            self.created_at_ms,
+            self.expires_at_ms,
+            self.grace_ms,
+            self.extensions_max,
+            self.idempotency_key,
+            self.subject,
+            self.action,
+            self.extensions,
+            self.sweepable,
+            self.metadata,
+            charged_amount,
+            now_ms,
+            metadata,
+            metrics,
+            self.reason,
+        )
+
     @property
     def affected_scopes(self) -> tuple[str, ...]:
         """Every derived scope, budgeted or not, outermost first."""

@@ -151,16 +151,15 @@ def budget(row: Sequence[Any]) -> Budget:
 
 def reservation_row(row: Reservation) -> list[RowValue]:
     """Return the columns of `RESERVATION`; budgeted scopes become their depths in the path."""
-    path = row.affected_scopes
     return [
         row.tenant,
         row.reservation_id,
-        row.status,
-        row.unit,
+        row.status.value,
+        row.unit.value,
         row.estimate_amount,
         row.scope_path,
-        "".join(str(path.index(scope)) for scope in row.budgeted_scopes),
-        row.overage_policy,
+        "".join([str(scope.count("/")) for scope in row.budgeted_scopes]),
+        row.overage_policy.value,
         row.created_at_ms,
         row.expires_at_ms,
         row.grace_ms,

@@ -19,7 +19,7 @@ ended, waiting would lose the cost, and the commit passes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bursar.core import guards, policy, settlement, throttle
 from bursar.core.commands import Commit
@@ -27,7 +27,7 @@ from bursar.core.outcomes import Changes, Committed, Refused
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget, Reservation
 from bursar.invariant import require
-from bursar.vocabulary import ErrorCode, MeterKind, ReservationStatus
+from bursar.vocabulary import ErrorCode, MeterKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,7 @@ def apply(command: Commit, settle: Settle, now_ms: int) -> Changes:
     """Charge the budgets and finalize the reservation."""
     charged, held = settle.charge.charged, settle.charge.held
     budgets = settlement.apply(settle.budgets, settle.charge, now_ms)
-    row = replace(
-        settle.reservation,
-        status=ReservationStatus.COMMITTED,
-        charged_amount=charged,
-        finalized_at_ms=now_ms,
-        committed_metadata=command.metadata,
-        metrics=command.metrics,
-    )
+    row = settle.reservation.committed(charged, now_ms, command.metadata, command.metrics)
     return Changes(
         Committed(
             row.unit,
