@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "authority": {"wire", "core", "ledger"},
     "server": {"wire", "core", "ledger", "storage", "authority", "payments.x402.reconcile"},
     "client": {"wire"},
-    "client._embedded": {"wire", "authority", "ledger", "storage.sqlite"},
+    "client.embedded": {"wire", "authority", "ledger", "storage.sqlite"},
     "payments": {"wire", "client"},
     **{
         f"payments.{pure}": {"wire"}
@@ -80,7 +80,9 @@ IMPURE = SUSPENDING | {
 BANNED: dict[str, set[str]] = {
     "core": IMPURE,
     "authority": {"http", "socket", "socketserver", "sqlite3"},
-    "client._flows": SUSPENDING,
+    **{f"client.{flow}": SUSPENDING for flow in ("opening", "settling", "action", "heartbeat")},
+    **{f"client.{pure}": SUSPENDING for pure in ("calls", "cost", "outcome", "plans", "options")},
+    **{f"client.{shared}": SUSPENDING - {"threading"} for shared in ("held", "settler")},
     "agent.loop": SUSPENDING,
 }
 IMPURE_CALLS = {"now", "utcnow", "today"}  # of datetime and date
@@ -228,10 +230,10 @@ def test_every_import_goes_down() -> None:
         ("authority.translate", "from bursar.server import settings"),
         ("server.app", "from bursar.cli import serve"),
         ("server.app", "from importlib import import_module\nimport_module('bursar.testing')"),
-        ("client._sync", "from bursar.ledger import service"),
-        ("client._embedded", "from bursar.storage.postgres import store"),
-        ("client._flows", "import asyncio"),
-        ("payments.x402.reconcile", "from bursar.client import _sync"),
+        ("client.sync", "from bursar.ledger import service"),
+        ("client.embedded", "from bursar.storage.postgres import store"),
+        ("client.opening", "import asyncio"),
+        ("payments.x402.reconcile", "from bursar.client import sync"),
         ("testing.memory", "from bursar.cli import serve"),
         ("gateway.app", "from bursar.core import state"),
         ("", "import pydantic"),
@@ -256,7 +258,7 @@ def test_checker_catches(module: str, source: str) -> None:
         ),
         ("authority.translate", "from bursar.wire import codec\nfrom ..ledger import ports"),
         ("server.app", "import starlette\nfrom bursar.storage.sqlite import store"),
-        ("client._embedded", "from bursar.storage.sqlite import store"),
+        ("client.embedded", "from bursar.storage.sqlite import store"),
         ("cli.serve", "from bursar.testing import memory"),
         ("", "from bursar.client import errors"),
     ],

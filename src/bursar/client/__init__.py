@@ -1,5 +1,6 @@
-"""The SDK: a guard around every action that may cost something.
+"""The SDK: a guard around every action, one source for its synchronous and its async form.
 
-The rule that lives here: a module of this package loads pydantic or the HTTP client only if
-it cannot work without them, so that importing a name costs no more than the name needs.
+The rule that lives here: a flow is written once, against `io.Io`, and the two shells only
+drive it. A module loads pydantic or the HTTP client only if it cannot work without them, and
+nothing but the embedded module knows the ledger.
 """

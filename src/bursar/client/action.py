@@ -1,0 +1,145 @@
+"""One guarded action: a flow before the user's code and a flow after it.
+
+The rule that lives here: user code never runs inside a flow. `begin` asks; then the caller
+runs the action in its own thread or task; then exactly one of `succeed` and `fail` is
+called. What follows from how the action ended:
+
+| the action | known spend | what happens |
+|---|---|---|
+| returned | its cost, or the estimate, marked | commit; never a release |
+| raised, was cancelled or closed | recorded with `record_spend` | commit of what is known |
+| raised, was cancelled or closed | none, but something may be spent | nothing is sent; logged |
+| raised, was cancelled or closed | none | release |
+| lost its lease under `cancel` | as above | then `HeartbeatLost` |
+| was left by the interpreter's end | - | the lease ends by itself; the journal has commits |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from typing import Any
+
+from bursar.client import context as contexts
+from bursar.client.context import CyclesContext
+from bursar.client.cost import Cost, metadata_of, metrics_of
+from bursar.client.held import Engine, Held
+from bursar.client.opening import Opened, Plan, open_reservation
+from bursar.client.settling import Step
+
+log = logging.getLogger("bursar.client")
+
+
+class GuardedAction:
+    """What happens around one run of a user's code."""
+
+    def __init__(self, engine: Engine, plan: Plan) -> None:
+        """Plan it; nothing is sent before `begin`."""
+        self.engine = engine
+        self.plan = plan
+        self.dry_run_answer: dict[str, Any] | None = None
+        self._held: Held | None = None
+        self._token: Token[CyclesContext | None] | None = None
+        self._began_ms = 0.0
+
+    @property
+    def held(self) -> Held:
+        """The reservation.
+
+        Raises:
+            RuntimeError: it was not made yet.
+        """
+        if self._held is None:
+            raise RuntimeError("reservation_id not available outside context manager")
+        return self._held
+
+    @property
+    def began(self) -> bool:
+        """Whether a reservation was made."""
+        return self._held is not None
+
+    async def ask(self) -> Opened:
+        """Reserve; nothing of this object changes, so an abandoned ask leaves no trace."""
+        self.engine.settler.watch()
+        return await open_reservation(self.engine.io, self.plan)
+
+    def begin(self, opened: Opened, on_lost: Callable[[], None] | None = None) -> None:
+        """Hold what was granted and keep it alive; the caller runs the action next."""
+        if self.plan.dry_run:
+            self.dry_run_answer = opened.body
+            return
+        self._held = Held(self.engine, self.plan, opened)
+        self._held.keep_alive(on_lost)
+        self._began_ms = self.engine.io.monotonic_ms()
+
+    async def abandon(self, opened: Opened) -> None:
+        """Give back what was granted to a caller who is gone before the action began."""
+        if opened.reservation_id:
+            held = Held(self.engine, self.plan, opened)
+            held.claim()
+            await held.give_back("cancelled_before_start")
+
+    def enter(self) -> CyclesContext:
+        """Make the reservation the current one; `leave` undoes it."""
+        self._token = contexts.enter(self.held.context)
+        return self.held.context
+
+    def leave(self) -> None:
+        """Give the outer context back; safe to call twice."""
+        if self._token is not None:
+            token, self._token = self._token, None
+            contexts.leave(token)
+
+    async def succeed(
+        self, cost: Cost, metrics: Mapping[str, Any] | None = None, *, keep: bool = True
+    ) -> Step | None:
+        """Commit what the action cost; None if it was ended by hand before.
+
+        Raises:
+            HeartbeatLost: the lease was lost and the policy says to fail; after the commit.
+        """
+        held = self.held
+        if not held.claim():
+            return None
+        elapsed_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
+        said = metrics if metrics is not None else metrics_of(held.context, elapsed_ms)
+        metadata = {**metadata_of(held.context), **cost.metadata}
+        step = await held.settle(cost.amount, said, metadata, keep=keep)
+        if not step.outcome.settled and not keep:
+            held.reopen()
+        held.raise_if_lost()
+        return step
+
+    async def fail(
+        self,
+        reason: str,
+        *,
+        maybe_spent: bool = False,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """End after the action raised: commit what is known to be spent, or release.
+
+        Args:
+            reason: why, for the server's record.
+            maybe_spent: whether something may have been spent although no cost is known;
+                then nothing is sent, and the hold stays until the lease ends.
+            metrics: what was measured, if not the context's.
+        """
+        held = self.held
+        spent = held.context.spent
+        if not held.claim():
+            return
+        if spent is not None:
+            elapsed_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
+            said = metrics if metrics is not None else metrics_of(held.context, elapsed_ms)
+            await held.settle(spent, said, {**metadata_of(held.context), "action_ended": reason})
+        elif maybe_spent:
+            log.error(
+                "reservation %s: the action ended early (%s) and what it spent is unknown; it is "
+                "neither committed nor released, and its hold stays until the lease ends",
+                held.reservation_id,
+                reason,
+            )
+        else:
+            await held.give_back(reason)

@@ -1,0 +1,126 @@
+"""The requests of the runtime plane, as data.
+
+The rule that lives here: a path is built in one place, from an escaped segment; a body is
+a dictionary of JSON values; its idempotency key also travels as a header. Building a call
+sends nothing, and everything that can be wrong with a request is found here, before
+anything leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from bursar.client import validation
+
+Body = dict[str, Any]
+SUBJECT_FILTERS = ("tenant", "workspace", "app", "workflow", "agent", "toolset")
+_RESERVATIONS = "/v1/reservations"
+
+
+class Dumps(Protocol):
+    """What a pydantic model can do, without importing pydantic."""
+
+    def model_dump(self, *, mode: str, exclude_none: bool) -> dict[str, Any]:
+        """Return the model as JSON values."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: where it goes and what it says; the credential is the transport's."""
+
+    method: str
+    path: str
+    body: Body | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that follow from the body: its key, where a header can carry it.
+
+        The body's key decides; the header is for proxies and logs.
+        """
+        key = (self.body or {}).get("idempotency_key")
+        if isinstance(key, str) and key.isascii() and key.isprintable() and key == key.strip():
+            return {"X-Idempotency-Key": key} if key else {}
+        return {}
+
+
+def create_reservation(request: object) -> Call:
+    """Return the call that reserves."""
+    return Call("POST", _RESERVATIONS, body_of(request))
+
+
+def commit_reservation(reservation_id: str, request: object) -> Call:
+    """Return the call that commits a reservation."""
+    return _about(reservation_id, "commit", request)
+
+
+def release_reservation(reservation_id: str, request: object) -> Call:
+    """Return the call that releases a reservation."""
+    return _about(reservation_id, "release", request)
+
+
+def extend_reservation(reservation_id: str, request: object) -> Call:
+    """Return the call that extends a lease."""
+    return _about(reservation_id, "extend", request)
+
+
+def decide(request: object) -> Call:
+    """Return the call that asks without reserving."""
+    return Call("POST", "/v1/decide", body_of(request))
+
+
+def create_event(request: object) -> Call:
+    """Return the call that accounts for a cost that was never reserved."""
+    return Call("POST", "/v1/events", body_of(request))
+
+
+def list_reservations(query: Mapping[str, object]) -> Call:
+    """Return the call that lists reservations; `from_` may stand for the keyword `from`."""
+    return Call("GET", _RESERVATIONS, query=_query(query))
+
+
+def get_reservation(reservation_id: str) -> Call:
+    """Return the call that reads one reservation."""
+    return Call("GET", f"{_RESERVATIONS}/{validation.path_segment(reservation_id)}")
+
+
+def get_balances(query: Mapping[str, object]) -> Call:
+    """Return the call that reads balances.
+
+    Raises:
+        ValueError: none of the six subject filters is there.
+    """
+    if not any(name in query for name in SUBJECT_FILTERS):
+        raise ValueError(
+            "get_balances requires at least one subject filter "
+            "(tenant, workspace, app, workflow, agent, or toolset)"
+        )
+    return Call("GET", "/v1/balances", query=_query(query))
+
+
+def body_of(request: object) -> Body:
+    """Return a request model or mapping as a dictionary of JSON values.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(request, Mapping):
+        return dict(request)
+    if hasattr(request, "model_dump"):
+        return cast(Dumps, request).model_dump(mode="json", exclude_none=True)
+    raise TypeError(
+        f"Unsupported body type: {type(request).__name__}; pass a request model or a dict"
+    )
+
+
+def _about(reservation_id: str, verb: str, request: object) -> Call:
+    segment = validation.path_segment(reservation_id)
+    return Call("POST", f"{_RESERVATIONS}/{segment}/{verb}", body_of(request))
+
+
+def _query(query: Mapping[str, object]) -> dict[str, str]:
+    return {name.rstrip("_"): str(value) for name, value in query.items() if value is not None}

@@ -1,0 +1,114 @@
+"""What is still open when nobody holds it any more: dropped guards, and the process's end.
+
+The rule that lives here: losing a guard costs a warning and one release in the background;
+ending the process costs at most `retry_flush_timeout`, shared by everything that is open.
+What does not finish by then is safe: a commit is in the journal, a lease ends by itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING
+
+from bursar.client import settler, timers
+
+if TYPE_CHECKING:
+    from bursar.client.held import Held
+
+DROPPED = "guard_dropped"
+LOOK_S = 0.01
+_open: dict[int, tuple[Held, str]] = {}
+_departing: set[int] = set()
+_lock = threading.Lock()
+
+
+def opened(held: Held, name: str) -> None:
+    """Remember a guard that its owner has to settle."""
+    with _lock:
+        _open[id(held)] = (held, name)
+
+
+def warn(held: Held, name: str) -> None:
+    """Say that a guard was left unsettled."""
+    warnings.warn(
+        f"{name} {held.reservation_id} was left without commit or release; releasing it",
+        ResourceWarning,
+        stacklevel=3,
+    )
+
+
+def dropped(held: Held, name: str) -> None:
+    """Let go of a guard that was lost: warn and release it in the background if it is open."""
+    with _lock:
+        _open.pop(id(held), None)
+    if held.claim():
+        warn(held, name)
+        _release_soon(held)
+
+
+def _release_soon(held: Held) -> None:
+    """Release on a thread of the process: the loop that opened a guard may be gone."""
+    with _lock:
+        _departing.add(id(held))
+
+    async def depart() -> None:
+        try:
+            await held.give_back(DROPPED, held.engine.at_exit())
+        finally:
+            with _lock:
+                _departing.discard(id(held))
+
+    timers.shared().start(0.0, depart)
+
+
+def finish() -> None:
+    """Release what is open and give settlements their last chance, within one deadline."""
+    with _lock:
+        left = list(_open.values())
+    for held, name in left:
+        dropped(held, name)
+    settlers = [one for one in settler.live if one.pending]
+    if not _departing and not settlers:
+        return
+    bounds = [one.config.retry_flush_timeout for one in settlers]
+    bounds += [held.engine.config.retry_flush_timeout for held, _ in left]
+    give_up = time.monotonic() + max(bounds, default=1.0)
+    for one in settlers:
+        one.hand_over()
+    while time.monotonic() < give_up and (_departing or any(one.pending for one in settlers)):
+        time.sleep(LOOK_S)
+
+
+def flush_pending_commits(timeout: float | None = None) -> int:
+    """Wait until the known spend of every synchronous client is accounted for.
+
+    Args:
+        timeout: seconds, shared by all of them; None is their longest `retry_flush_timeout`.
+
+    Returns:
+        How many settlements are still unknown; the journal keeps them. An asynchronous
+        client is flushed by its own `await client.flush()`.
+    """
+    settlers = [one for one in settler.live if one.blocking]
+    longest = max((one.config.retry_flush_timeout for one in settlers), default=0.0)
+    give_up = time.monotonic() + (longest if timeout is None else timeout)
+    while (left := sum(one.pending for one in settlers)) and time.monotonic() < give_up:
+        time.sleep(LOOK_S)
+    return left
+
+
+def _forget() -> None:
+    """A forked child owns none of its parent's guards."""
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+    _departing.clear()
+
+
+atexit.register(finish)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,309 @@
+"""A reservation in the user's hands: settle it once, or it warns and gives itself back.
+
+The rule that lives here: a guard that nobody settled is a mistake that must be seen and must
+not cost. Leaving its block, losing the last reference to it and the end of the interpreter
+all warn and release with reason `guard_dropped`; none of them waits for long.
+
+| call | open | finalized |
+|---|---|---|
+| `commit` | one settlement, by every means | `CyclesError` |
+| `release` | one release, best effort | `CyclesError`; the stream handle: nothing |
+| `dispose` (stream handle) | the heartbeat stops, nothing is sent | nothing |
+| `extend` | one extension | one extension; the server decides |
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from bursar.client import ending
+from bursar.client.action import GuardedAction
+from bursar.client.cost import Cost, is_amount
+from bursar.client.exceptions import CyclesError
+from bursar.client.held import Held, unsettled
+from bursar.client.outcome import Verdict
+from bursar.client.shell import Supervisor
+from bursar.flow import run_sync
+
+if TYPE_CHECKING:
+    from bursar.client.exceptions import CyclesProtocolError
+    from bursar.client.models import Caps, CommitResponse, ReleaseResponse
+
+ABORTED = "stream_aborted"
+COMMIT_FAILED = "Commit failed"
+
+
+class _Guard:
+    """What a guard knows, and its flows; the shells below drive them."""
+
+    NAME: ClassVar[str] = "ReservationGuard"
+    RELEASE_REASON: ClassVar[str] = "released"
+
+    def __init__(self, action: GuardedAction) -> None:
+        """Take over an action whose reservation was made."""
+        self._action = action
+        self._held = action.held
+        self.settlement_error: CyclesProtocolError | None = None
+        self._dropped = weakref.finalize(self, ending.dropped, self._held, self.NAME)
+        self._dropped.atexit = False  # the end of the interpreter has its own order: `ending`
+        ending.opened(self._held, self.NAME)
+
+    def __repr__(self) -> str:
+        """Show what a log needs, and nothing secret."""
+        return (
+            f"<{type(self).__name__} {self.reservation_id} {self.decision} "
+            f"finalized={self.finalized}>"
+        )
+
+    @property
+    def reservation_id(self) -> str:
+        """The server's id of the reservation."""
+        return self._held.reservation_id
+
+    @property
+    def decision(self) -> str:
+        """ALLOW or ALLOW_WITH_CAPS."""
+        return str(self._held.context.decision)
+
+    @property
+    def caps(self) -> Caps | None:
+        """The limits to keep within, if the decision has any."""
+        return self._held.context.caps
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the decision is ALLOW_WITH_CAPS."""
+        return self.decision == "ALLOW_WITH_CAPS"
+
+    @property
+    def expires_at_ms(self) -> int | None:
+        """The end of the lease: epoch milliseconds, the server's clock; beats move it."""
+        return self._held.context.expires_at_ms
+
+    @property
+    def affected_scopes(self) -> list[str]:
+        """Every scope that the reservation touches, outermost first."""
+        return list(self._held.context.affected_scopes or [])
+
+    @property
+    def finalized(self) -> bool:
+        """Whether a terminal call was made."""
+        return self._held.finalized
+
+    def _cost(self, actual: Any) -> tuple[Cost, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+        """Return cost, metrics and metadata from an amount in any form a user may hold."""
+        metrics = metadata = None
+        if hasattr(actual, "actual"):  # a CommitRequest
+            metrics = actual.metrics.model_dump(exclude_none=True) if actual.metrics else None
+            metadata = actual.metadata
+            actual = actual.actual
+        elif isinstance(actual, Mapping) and "actual" in actual:
+            metrics, metadata = actual.get("metrics"), actual.get("metadata")
+            actual = actual["actual"]
+        unit = actual.get("unit") if isinstance(actual, Mapping) else getattr(actual, "unit", None)
+        if unit is not None and str(unit) != self._held.plan.unit:
+            raise ValueError(f"actual: unit must be {self._held.plan.unit}, got {unit}")
+        if isinstance(actual, Mapping):
+            actual = actual.get("amount")
+        return self._amount(getattr(actual, "amount", actual)), metrics, metadata
+
+    def _amount(self, amount: Any) -> Cost:
+        if not is_amount(amount):
+            raise ValueError(f"actual must be a non-negative int64, got {amount!r}")
+        return Cost(amount)
+
+    async def _commit(
+        self, actual: Any, metrics: Any, metadata: Mapping[str, Any] | None
+    ) -> CommitResponse | None:
+        from bursar.client.models import CommitResponse
+
+        if self.finalized:
+            raise CyclesError(f"{self.NAME} already finalized")
+        cost, own_metrics, own_metadata = self._cost(actual)
+        if metrics is not None:
+            self._held.context.metrics = metrics
+        elif own_metrics is not None:
+            self._held.context.metrics = own_metrics  # type: ignore[assignment] # checked when used
+        merged = {
+            **(self._held.context.commit_metadata or {}),
+            **(own_metadata or {}),
+            **(metadata or {}),
+        }
+        self._held.context.commit_metadata = merged or None
+        keep = self._action.engine.config.on_commit_failure == "journal"
+        step = await self._action.succeed(cost, keep=keep)
+        if step is None:
+            raise CyclesError(f"{self.NAME} already finalized")
+        if step.outcome.settled:
+            return CommitResponse.model_validate(step.outcome.response.body)
+        self.settlement_error = unsettled(step, COMMIT_FAILED)
+        if self.settlement_error and (not keep or step.outcome.verdict is Verdict.REJECTED):
+            raise self.settlement_error
+        return None
+
+    async def _release(self, reason: str | None) -> ReleaseResponse | None:
+        from bursar.client.models import ReleaseResponse
+
+        if not self._held.claim():
+            if self.NAME == "ReservationGuard":
+                raise CyclesError(f"{self.NAME} already finalized")
+            return None
+        outcome = await self._held.give_back(reason or self.RELEASE_REASON)
+        if outcome is None or not outcome.settled:
+            return None
+        return ReleaseResponse.model_validate(outcome.response.body)
+
+    async def _extend(self, extend_by_ms: int) -> int | None:
+        await self._held.extend(extend_by_ms)
+        return self.expires_at_ms
+
+    async def _leave(self) -> None:
+        if self._held.claim():
+            ending.warn(self._held, self.NAME)
+            await self._held.give_back(ending.DROPPED)
+
+
+class ReservationGuard(_Guard):
+    """A live reservation; commit or release it once. Also a context manager."""
+
+    def commit(
+        self, actual: Any, metrics: Any = None, metadata: Mapping[str, Any] | None = None
+    ) -> CommitResponse | None:
+        """Commit what the action cost and return the server's answer.
+
+        Args:
+            actual: int64 in the reservation's unit, an `Amount`, or a `CommitRequest`.
+            metrics: what the action measured (`CyclesMetrics`).
+            metadata: JSON values kept with the commit.
+
+        Returns:
+            The answer, or None while it is not known: the commit is then in the journal, is
+            asked again in the background, and `settlement_error` says why.
+
+        Raises:
+            CyclesError: it was finalized before.
+            CyclesProtocolError: the server rejected it for good, or, with
+                `on_commit_failure="reset"`, could not confirm it.
+            ValueError: `actual` is no non-negative int64, or its unit is another.
+        """
+        return run_sync(self._commit(actual, metrics, metadata))
+
+    def release(self, reason: str | None = None) -> ReleaseResponse | None:
+        """Give back what is held; None if the server did not confirm it (the lease then ends).
+
+        Raises:
+            CyclesError: it was finalized before.
+        """
+        return run_sync(self._release(reason))
+
+    def extend(self, extend_by_ms: int) -> int | None:
+        """Extend the lease by hand and return its new end (epoch ms, the server's clock).
+
+        Raises:
+            ValueError: `extend_by_ms` is not between 1 and 86400000.
+            CyclesProtocolError: the server refused, or nobody knows.
+        """
+        return run_sync(self._extend(extend_by_ms))
+
+    def __enter__(self) -> Self:
+        """Make the reservation the current one (`get_cycles_context`)."""
+        self._action.enter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Release with a warning if nobody settled it."""
+        self._action.leave()
+        run_sync(self._leave())
+
+
+class AsyncReservationGuard(_Guard):
+    """A live reservation; commit or release it once. Also an async context manager."""
+
+    def __init__(self, action: GuardedAction, supervisor: Supervisor) -> None:
+        """Take over an action whose reservation was made."""
+        super().__init__(action)
+        self._supervisor = supervisor
+
+    async def commit(
+        self, actual: Any, metrics: Any = None, metadata: Mapping[str, Any] | None = None
+    ) -> CommitResponse | None:
+        """Commit what the action cost and return the server's answer.
+
+        Args:
+            actual: int64 in the reservation's unit, an `Amount`, or a `CommitRequest`.
+            metrics: what the action measured (`CyclesMetrics`).
+            metadata: JSON values kept with the commit.
+
+        Returns:
+            The answer, or None while it is not known: the commit is then in the journal, is
+            asked again in the background, and `settlement_error` says why.
+
+        Raises:
+            CyclesError: it was finalized before.
+            CyclesProtocolError: the server rejected it for good, or, with
+                `on_commit_failure="reset"`, could not confirm it.
+            ValueError: `actual` is no non-negative int64, or its unit is another.
+        """
+        return await self._supervisor.finish(self._commit(actual, metrics, metadata))
+
+    async def release(self, reason: str | None = None) -> ReleaseResponse | None:
+        """Give back what is held; None if the server did not confirm it (the lease then ends).
+
+        Raises:
+            CyclesError: it was finalized before.
+        """
+        return await self._supervisor.finish(self._release(reason))
+
+    async def extend(self, extend_by_ms: int) -> int | None:
+        """Extend the lease by hand and return its new end (epoch ms, the server's clock).
+
+        Raises:
+            ValueError: `extend_by_ms` is not between 1 and 86400000.
+            CyclesProtocolError: the server refused, or nobody knows.
+        """
+        return await self._supervisor.finish(self._extend(extend_by_ms))
+
+    async def __aenter__(self) -> Self:
+        """Make the reservation the current one (`get_cycles_context`)."""
+        self._action.enter()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Release with a warning if nobody settled it."""
+        self._action.leave()
+        await self._supervisor.finish(self._leave())
+
+
+class StreamHandle(ReservationGuard):
+    """What `reserve_for_stream` returns: safe to end from several callbacks at once."""
+
+    NAME: ClassVar[str] = "StreamReservation"
+    RELEASE_REASON: ClassVar[str] = ABORTED
+
+    def dispose(self) -> None:
+        """Stop the heartbeat and send nothing: the stream never began."""
+        self._held.claim()
+
+    def _amount(self, amount: Any) -> Cost:
+        return _or_estimate(amount, self._held)
+
+
+class AsyncStreamHandle(AsyncReservationGuard):
+    """What `await reserve_for_stream` returns: safe to end from several callbacks at once."""
+
+    NAME: ClassVar[str] = "StreamReservation"
+    RELEASE_REASON: ClassVar[str] = ABORTED
+
+    def dispose(self) -> None:
+        """Stop the heartbeat and send nothing: the stream never began."""
+        self._held.claim()
+
+    def _amount(self, amount: Any) -> Cost:
+        return _or_estimate(amount, self._held)
+
+
+def _or_estimate(amount: Any, held: Held) -> Cost:
+    """Return the cost, or the estimate where a callback computed nonsense: it is spent."""
+    return Cost(amount) if is_amount(amount) else Cost(held.plan.estimate, estimated=True)

@@ -1,0 +1,287 @@
+"""A reservation that this process holds: kept alive, settled once, never forgotten.
+
+The rule that lives here: the first terminal call decides. Commit, release and dispose race
+for one claim; whoever comes second learns that, and never sends anything. The heartbeat
+belongs to the claim: it stops with it, whichever way it went.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bursar.client import calls, settling, validation
+from bursar.client import context as contexts
+from bursar.client.config import CyclesConfig
+from bursar.client.exceptions import CyclesError, CyclesProtocolError, error_from_response
+from bursar.client.heartbeat import Beat, Heartbeat
+from bursar.client.heartbeat_failure import HeartbeatFailure
+from bursar.client.io import Handle, Io, Timers
+from bursar.client.journal import Record
+from bursar.client.opening import Opened, Plan
+from bursar.client.outcome import Expected, Outcome, classify
+from bursar.client.settler import Settler
+from bursar.client.settling import Step
+
+EARLY = 0.1
+log = logging.getLogger("bursar.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What every guard of one client shares.
+
+    `at_exit` makes an `Io` that blocks, for what is left when the interpreter ends and no
+    event loop runs any more.
+    """
+
+    config: CyclesConfig
+    io: Io
+    timers: Timers
+    settler: Settler
+    at_exit: Callable[[], Io]
+
+
+class Held:
+    """One reservation, from the moment it was granted."""
+
+    def __init__(self, engine: Engine, plan: Plan, opened: Opened) -> None:
+        """Hold what was granted; nothing runs until `keep_alive`."""
+        self.engine = engine
+        self.plan = plan
+        self.opened = opened
+        self.context = contexts.from_answer(opened.body, plan.estimate)
+        self.lost: HeartbeatFailure | None = None
+        self.release_error: Exception | None = None
+        self._claimed = False
+        self._claiming = threading.Lock()
+        self._heart = Heartbeat(plan.ttl_ms, _attempt_ms(engine.config))
+        self._beating: Handle | None = None
+        self._extend_key = engine.io.new_key()
+        self._on_lost: Callable[[], None] | None = None
+
+    @property
+    def reservation_id(self) -> str:
+        """The server's id of the reservation."""
+        return self.opened.reservation_id
+
+    @property
+    def finalized(self) -> bool:
+        """Whether a terminal call was made."""
+        return self._claimed
+
+    # Life.
+
+    def keep_alive(self, on_lost: Callable[[], None] | None = None) -> None:
+        """Start the heartbeat.
+
+        Args:
+            on_lost: called once if the heartbeat has to give up while the guard is open.
+        """
+        self._on_lost = on_lost
+        io = self.engine.io
+        remaining = self.opened.body.get("remaining_ttl_ms")
+        expires = self.opened.body.get("expires_at_ms")
+        beat = self._heart.start(
+            remaining, expires, self.opened.sent_ms, self.opened.received_ms, io.monotonic_ms()
+        )
+        wait_s = _wait_s(beat)
+        if wait_s is not None:
+            self._beating = self.engine.timers.start(wait_s, self._beat)
+
+    def claim(self) -> bool:
+        """Take the right to end this reservation, and stop its heartbeat; once."""
+        with self._claiming:
+            if self._claimed:
+                return False
+            self._claimed = True
+        if self._beating is not None:
+            self._beating.cancel()
+        return True
+
+    def reopen(self) -> None:
+        """Give the claim back after a commit that settled nothing; the heart stays still."""
+        self._claimed = False
+
+    async def _beat(self) -> float | None:
+        io = self.engine.io
+        skipped_ms = self._heart.skip_ms(io.monotonic_ms())
+        if skipped_ms is not None:
+            return skipped_ms / 1_000
+        sent_ms = io.monotonic_ms()
+        outcome = await self._extend(self.plan.ttl_ms, self._extend_key)
+        beat = self._heart.after(outcome, sent_ms, io.monotonic_ms())
+        if self._claimed:
+            return None
+        if outcome.settled:
+            self._extended(outcome)
+        if beat.new_key:
+            self._extend_key = io.new_key()
+        self._observe(beat, outcome)
+        return _wait_s(beat)
+
+    async def _extend(self, extend_by_ms: int, key: str) -> Outcome:
+        body = {"idempotency_key": key, "extend_by_ms": extend_by_ms}
+        call = calls.extend_reservation(self.reservation_id, body)
+        return classify(await self.engine.io.send(call), Expected.EXTEND)
+
+    def _extended(self, outcome: Outcome) -> None:
+        expires = (outcome.response.body or {}).get("expires_at_ms")
+        if isinstance(expires, int):
+            self.context.update_expires_at_ms(expires)
+
+    def _observe(self, beat: Beat, outcome: Outcome) -> None:
+        """Say what went wrong, once for every failure, to the log and to whoever asked."""
+        if beat.warning is not None:
+            log.warning("heartbeat of reservation %s: %s", self.reservation_id, beat.warning)
+        if not beat.failed and beat.stop is None:
+            return
+        response = outcome.response
+        failure = HeartbeatFailure(
+            reservation_id=self.reservation_id,
+            disposition="stopped" if beat.stop is not None else "retrying",
+            reason=beat.stop.value if beat.stop is not None else outcome.verdict.value,
+            status=response.status,
+            error_code=response.error_code,
+            at_ms=self.engine.io.now_ms(),
+        )
+        log.warning(
+            "heartbeat of reservation %s %s: %s (status %s, %s)%s",
+            failure.reservation_id,
+            failure.disposition,
+            failure.reason,
+            failure.status,
+            failure.error_code or response.error_message,
+            "" if beat.stop is not None else "; asked again with the same idempotency key",
+        )
+        if beat.stop is not None:
+            self.lost = failure
+            if self.engine.config.heartbeat_policy == "cancel":
+                self.context.cancelled.set()
+        _tell(self.engine.config.on_heartbeat_failure, failure)
+        if self.lost is not None and self._on_lost is not None:
+            self._on_lost()
+
+    # Ends.
+
+    async def extend(self, extend_by_ms: int) -> Outcome:
+        """Extend the lease once by hand and return what came of it.
+
+        Raises:
+            ValueError: `extend_by_ms` is not between 1 and 86400000.
+            CyclesProtocolError: the server refused, or nobody knows.
+        """
+        validation.validate_extend_by_ms(extend_by_ms)
+        outcome = await self._extend(extend_by_ms, self.engine.io.new_key())
+        if not outcome.settled:
+            raise error_from_response("Failed to extend reservation", outcome.response)
+        self._extended(outcome)
+        return outcome
+
+    async def settle(
+        self,
+        actual: int,
+        metrics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        keep: bool = True,
+    ) -> Step:
+        """Commit `actual`, in the plan's unit, by every means; the caller holds the claim."""
+        commit: dict[str, Any] = {
+            "idempotency_key": self.plan.commit_key,
+            "actual": {"unit": self.plan.unit, "amount": actual},
+        }
+        if metrics:
+            commit["metrics"] = dict(metrics)
+        said = {**self.plan.commit_metadata, **(metadata or {})}
+        if said:
+            commit["metadata"] = said
+        record = Record(
+            reservation_id=self.reservation_id,
+            base_url=self.engine.config.base_url,
+            mode="commit",
+            commit_body=commit,
+            event_fallback_body=settling.event_body(
+                self.plan.subject, self.plan.action, commit, self.reservation_id
+            ),
+            recorded_at_ms=self.engine.io.now_ms(),
+            not_before_ms=None,
+        )
+        return await self.engine.settler.settle(record, keep=keep)
+
+    async def give_back(self, reason: str, io: Io | None = None) -> Outcome | None:
+        """Release once, by best effort; the caller holds the claim. Never raises.
+
+        Args:
+            reason: why, for the server's record; at most 256 characters of it are sent.
+            io: what to send with, if not the engine's own.
+        """
+        body = {"idempotency_key": self.plan.release_key, "reason": reason[:256]}
+        try:
+            call = calls.release_reservation(self.reservation_id, body)
+            outcome = classify(await (io or self.engine.io).send(call), Expected.RELEASE)
+        except Exception as error:  # noqa: BLE001 - the lease ends by itself; the cause goes on
+            self._not_released(error)
+            return None
+        if not outcome.settled:
+            self._not_released(error_from_response("Stream release failed", outcome.response))
+        return outcome
+
+    def _not_released(self, error: Exception) -> None:
+        self.release_error = error
+        log.warning(
+            "reservation %s was not released (%s); what it holds comes back when its lease ends",
+            self.reservation_id,
+            error,
+        )
+
+    def raise_if_lost(self) -> None:
+        """Raise if the heartbeat gave up and the policy is `fail_on_finalize` or `cancel`."""
+        if self.lost is not None and self.engine.config.heartbeat_policy != "warn":
+            raise HeartbeatLost(self.lost)
+
+
+class HeartbeatLost(CyclesError):
+    """The lease of a guarded action could not be kept; what was spent has been committed."""
+
+    def __init__(self, failure: HeartbeatFailure) -> None:
+        """Carry the failure that ended the heartbeat."""
+        super().__init__(
+            f"the heartbeat of reservation {failure.reservation_id} stopped before the action "
+            f"ended ({failure.reason}); known spend was committed or is in the journal"
+        )
+        self.failure = failure
+
+
+def unsettled(step: Step, prefix: str) -> CyclesProtocolError | None:
+    """Return the error of a settlement whose first attempt settled nothing, or None."""
+    if step.outcome.settled:
+        return None
+    return error_from_response(prefix, step.outcome.response)
+
+
+def _wait_s(beat: Beat) -> float | None:
+    """Return when to beat, up to a tenth early where that is harmless: fleets fall out of step."""
+    if beat.delay_ms is None:
+        return None
+    early = 1.0 - EARLY * random.random() if beat.early_ok else 1.0
+    return beat.delay_ms * early / 1_000
+
+
+def _attempt_ms(config: CyclesConfig) -> float:
+    from bursar.client.transport import deadline_s
+
+    return deadline_s(config) * 1_000
+
+
+def _tell(callback: Callable[[HeartbeatFailure], None] | None, failure: HeartbeatFailure) -> None:
+    if callback is None:
+        return
+    try:
+        callback(failure)
+    except Exception:
+        log.exception("on_heartbeat_failure raised; the heartbeat goes on")

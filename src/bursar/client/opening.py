@@ -1,0 +1,143 @@
+"""Asking before acting: the flow that reserves.
+
+The rule that lives here: an unknown answer to a reservation is asked again once, with the
+very same body and key, and only then given up; nothing runs without a reservation that the
+server has confirmed in full.
+
+| answer | what happens |
+|---|---|
+| 200 that fits, ALLOW or ALLOW_WITH_CAPS | go |
+| 200 that fits, DENY | refused, `CyclesProtocolError` or the class of its reason |
+| 200 that fits, a dry run | no reservation; the evaluation is the result |
+| no answer, 5xx, another 2xx | once more, same key; then refused |
+| 3xx, 4xx (429 too) | refused at once |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bursar.client import calls
+from bursar.client.exceptions import CyclesProtocolError, error_from_response
+from bursar.client.io import Io
+from bursar.client.outcome import Expected, classify
+from bursar.vocabulary import Decision
+
+if TYPE_CHECKING:
+    from bursar.client.response import CyclesResponse
+
+ATTEMPTS = 2
+FAILED = "Failed to create reservation"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is about to be done, who does it, and how it will be settled.
+
+    Amounts are int64 in `unit`; `ttl_ms` and `grace_period_ms` are milliseconds. Keys are
+    chosen before anything is sent, so that a retry of any step is a retry.
+    """
+
+    subject: dict[str, Any]
+    action: dict[str, Any]
+    unit: str
+    estimate: int
+    create_key: str
+    commit_key: str
+    release_key: str
+    ttl_ms: int = 60_000
+    overage_policy: str | None = "ALLOW_IF_AVAILABLE"
+    grace_period_ms: int | None = None
+    dry_run: bool = False
+    metadata: dict[str, Any] | None = None
+    commit_metadata: dict[str, Any] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """Return the body that reserves."""
+        body: dict[str, Any] = {
+            "idempotency_key": self.create_key,
+            "subject": self.subject,
+            "action": self.action,
+            "estimate": {"unit": self.unit, "amount": self.estimate},
+            "ttl_ms": self.ttl_ms,
+        }
+        optional = {
+            "overage_policy": self.overage_policy,
+            "grace_period_ms": self.grace_period_ms,
+            "dry_run": self.dry_run or None,
+            "metadata": self.metadata,
+        }
+        return body | {name: value for name, value in optional.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reservation, or what a dry run would have given; times are monotonic milliseconds."""
+
+    body: dict[str, Any]
+    sent_ms: float
+    received_ms: float
+
+    @property
+    def reservation_id(self) -> str:
+        """Its id; empty for a dry run."""
+        return str(self.body.get("reservation_id", ""))
+
+    @property
+    def decision(self) -> str:
+        """ALLOW, ALLOW_WITH_CAPS or DENY."""
+        return str(self.body["decision"])
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the action may go ahead."""
+        return self.decision in (Decision.ALLOW, Decision.ALLOW_WITH_CAPS)
+
+
+async def open_reservation(io: Io, plan: Plan) -> Opened:
+    """Reserve as `plan` says and return what was granted.
+
+    Raises:
+        CyclesProtocolError: the server refused, or could not be understood twice.
+        CyclesTransportError: the server could not be reached twice.
+    """
+    call = calls.create_reservation(plan.body())
+    opened = await _ask(io, call)
+    if not opened.allowed:
+        prefix = "Dry-run denied" if plan.dry_run else "Reservation denied"
+        raise error_from_response(prefix, _as_response(opened))
+    if not plan.dry_run and not opened.reservation_id:
+        raise CyclesProtocolError("Reservation successful but reservation_id missing", status=200)
+    return opened
+
+
+async def _ask(io: Io, call: calls.Call) -> Opened:
+    for tries_left in reversed(range(ATTEMPTS)):
+        sent_ms = io.monotonic_ms()
+        response = await io.send(call)
+        if classify(response, Expected.CREATE).settled:
+            return Opened(response.body or {}, sent_ms, io.monotonic_ms())
+        unknown = response.is_transport_error or response.is_success or response.status >= 500
+        if not (unknown and tries_left):
+            raise _refused(response)
+    raise AssertionError("the last try returns or raises")
+
+
+def _refused(response: CyclesResponse) -> CyclesProtocolError:
+    if response.is_success:
+        return CyclesProtocolError(
+            f"{FAILED}: two attempts did not produce a schema-valid HTTP 200 response",
+            status=response.status,
+            request_id=response.request_id,
+        )
+    if response.is_transport_error:
+        prefix = f"{FAILED}: remained ambiguous after same-key retry"
+        return error_from_response(prefix, response)
+    return error_from_response(FAILED, response)
+
+
+def _as_response(opened: Opened) -> CyclesResponse:
+    from bursar.client.response import CyclesResponse
+
+    return CyclesResponse.success(200, opened.body)

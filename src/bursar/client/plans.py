@@ -1,0 +1,102 @@
+"""From what a user writes to what is asked: options, checked before anything is sent.
+
+The rule that lives here: every way to guard an action (decorator, wrapper, stream, guard)
+becomes a `Plan` here, so that defaults, fall-backs to the client's subject, keys and
+validation are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bursar.client import validation
+from bursar.client.config import CyclesConfig
+from bursar.client.opening import Plan
+from bursar.vocabulary import SCOPE_KINDS
+
+UNKNOWN_ACTION = "unknown"
+KEY_LENGTH_MAX = 256
+
+
+def subject_of(config: CyclesConfig, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a subject from options; a level that is empty falls back to the client's."""
+    subject: dict[str, Any] = {}
+    for level in SCOPE_KINDS:
+        value = named.get(level) or getattr(config, level)
+        if value:
+            subject[level] = value
+    if named.get("dimensions"):
+        subject["dimensions"] = dict(named["dimensions"])
+    return subject
+
+
+def action_of(kind: str | None, name: str | None, tags: list[str] | None = None) -> dict[str, Any]:
+    """Return an action from options."""
+    action: dict[str, Any] = {"kind": kind or UNKNOWN_ACTION, "name": name or UNKNOWN_ACTION}
+    if tags:
+        action["tags"] = list(tags)
+    return action
+
+
+def derived_key(phase: str, key: str) -> str:
+    """Return the key of a later step of the operation that `key` names, within 256 characters."""
+    plain = f"{phase}-{key}"
+    if len(plain) <= KEY_LENGTH_MAX:
+        return plain
+    return f"{phase}-sha256-{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def make_plan(
+    new_key: Callable[[], str],
+    *,
+    subject: Mapping[str, Any],
+    action: Mapping[str, Any],
+    estimate: int,
+    unit: str,
+    ttl_ms: int,
+    grace_period_ms: int | None = None,
+    overage_policy: str | None = None,
+    dry_run: bool = False,
+    idempotency_key: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    commit_metadata: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Return a plan whose request is valid.
+
+    Keys of the later steps follow from `idempotency_key` where it is given, so that a whole
+    guarded action can be repeated by its caller without paying twice.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it and the limit. A
+            pydantic `ValidationError` is one too.
+    """
+    from bursar.client import models
+
+    validation.validate_non_negative(estimate, "estimate")
+    validation.validate_ttl_ms(ttl_ms)
+    checked = models.Subject.model_validate(dict(subject))
+    validation.validate_subject(checked)
+    validation.validate_grace_period_ms(grace_period_ms)
+    if idempotency_key is not None:
+        validation.validate_idempotency_key(idempotency_key)
+    create = idempotency_key or new_key()
+    named = idempotency_key is not None
+    return Plan(
+        subject=checked.model_dump(mode="json", exclude_none=True),
+        action=models.Action.model_validate(dict(action)).model_dump(
+            mode="json", exclude_none=True
+        ),
+        unit=str(getattr(unit, "value", unit)),
+        estimate=estimate,
+        create_key=create,
+        commit_key=derived_key("commit", create) if named else new_key(),
+        release_key=derived_key("release", create) if named else new_key(),
+        ttl_ms=ttl_ms,
+        grace_period_ms=grace_period_ms,
+        overage_policy=str(overage_policy) if overage_policy is not None else None,
+        dry_run=dry_run,
+        metadata=dict(metadata) if metadata else None,
+        commit_metadata=dict(commit_metadata or {}),
+    )

@@ -1,0 +1,170 @@
+"""The two ways to drive a flow: block until it is done, or finish it whatever becomes of us.
+
+The rule that lives here: a flow that has begun is finished. The synchronous shell cannot be
+left half way but by an exception; the asynchronous one runs each flow in a task of its own,
+so that cancelling the caller never cancels a settlement. The caller's cancellation goes on
+at once; a supervisor keeps the task, and closing the client waits for it, within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from bursar.client.calls import Call
+from bursar.client.journal import Journal, Record
+from bursar.client.response import CyclesResponse
+from bursar.client.transport import AsyncTransport, Transport
+
+T = TypeVar("T")
+Flow = Coroutine[Any, Any, T]
+JournalOf = Callable[[], Journal]
+"""Opens a client's journal, or returns it: its identity is costly to compute, so not before
+the first record, and never on an event loop."""
+
+
+def _write(journal: JournalOf, record: Record) -> None:
+    journal().write(record)
+
+
+def _discard(journal: JournalOf, record: Record) -> None:
+    journal().discard(record.reservation_id, record.key)
+
+
+def _look(journal: JournalOf, now_ms: int) -> list[Record]:
+    journal().sweep(now_ms)
+    return journal().load()
+
+
+class _World:
+    """Time and randomness, the same for both shells."""
+
+    def now_ms(self) -> int:
+        """Return epoch milliseconds of the wall clock."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ms(self) -> int:
+        """Return milliseconds of a clock that only measures."""
+        return time.monotonic_ns() // 1_000_000
+
+    def new_key(self) -> str:
+        """Return a fresh idempotency key."""
+        return str(uuid.uuid4())
+
+
+class BlockingIo(_World):
+    """An `Io` that blocks: for threads."""
+
+    def __init__(self, transport: Transport, journal: JournalOf | None) -> None:
+        """Send through `transport` and remember in `journal`."""
+        self.transport = transport
+        self._journal = journal
+
+    async def send(self, call: Call) -> CyclesResponse:
+        """Send a call and return what came back."""
+        return self.transport.send(call)
+
+    async def write(self, record: Record) -> None:
+        """Put a record into the journal."""
+        if self._journal is not None:
+            _write(self._journal, record)
+
+    async def discard(self, record: Record) -> None:
+        """Take a record out of the journal."""
+        if self._journal is not None:
+            _discard(self._journal, record)
+
+    async def load(self) -> list[Record]:
+        """Return what the journal holds."""
+        return [] if self._journal is None else _look(self._journal, self.now_ms())
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)  # noqa: ASYNC251 - this Io blocks, and only in threads
+
+
+class AsyncIo(_World):
+    """An `Io` that suspends: for event loops. Files are written off the loop."""
+
+    def __init__(self, transport: AsyncTransport, journal: JournalOf | None) -> None:
+        """Send through `transport` and remember in `journal`."""
+        self.transport = transport
+        self._journal = journal
+
+    async def send(self, call: Call) -> CyclesResponse:
+        """Send a call and return what came back."""
+        return await self.transport.send(call)
+
+    async def write(self, record: Record) -> None:
+        """Put a record into the journal."""
+        if self._journal is not None:
+            await asyncio.to_thread(_write, self._journal, record)
+
+    async def discard(self, record: Record) -> None:
+        """Take a record out of the journal."""
+        if self._journal is not None:
+            await asyncio.to_thread(_discard, self._journal, record)
+
+    async def load(self) -> list[Record]:
+        """Return what the journal holds."""
+        if self._journal is None:
+            return []
+        return await asyncio.to_thread(_look, self._journal, self.now_ms())
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class Supervisor:
+    """Tasks that outlive their callers."""
+
+    def __init__(self) -> None:
+        """Watch over nothing yet."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._lock = threading.Lock()
+
+    async def finish(self, flow: Flow[T]) -> T:
+        """Run a flow to its end even if the caller is cancelled, who then leaves at once."""
+        return await asyncio.shield(self._start(flow))
+
+    async def finish_or(self, flow: Flow[T], undo: Callable[[T], Flow[None]]) -> T:
+        """Run a flow to its end; if the caller was cancelled meanwhile, undo what it gave."""
+        task = self._start(flow)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                self._start(_undo(task, undo))
+            raise
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait, at most `timeout_s` seconds, for what is running; return what still is."""
+        mine = [task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()]
+        if mine:
+            _, running = await asyncio.wait(mine, timeout=timeout_s)
+            return len(running)
+        return 0
+
+    def _start(self, flow: Flow[T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(flow)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that an abandoned failure is no warning at exit
+
+
+async def _undo(task: Awaitable[T], undo: Callable[[T], Flow[None]]) -> None:
+    try:
+        given = await task
+    except Exception:  # noqa: BLE001 - nothing was given, so there is nothing to undo
+        return
+    await undo(given)

@@ -1,0 +1,191 @@
+"""HTTP to a server: the two transports, and how an answer is read.
+
+The rule that lives here: whatever happens on the way, a caller gets a `CyclesResponse`. A
+connection that fails, a body that never ends and a page that is not JSON are answers too,
+because after a request has left nobody may say that it did not arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bursar.client import validation
+from bursar.client.calls import Call
+from bursar.client.config import CyclesConfig
+from bursar.client.response import CyclesResponse
+
+if TYPE_CHECKING:
+    import httpx2
+
+WRITE_TIMEOUT_S = 5.0
+POOL_TIMEOUT_S = 5.0
+KEPT_HEADERS = (
+    *("x-request-id", "x-cycles-trace-id", "x-cycles-tenant", "retry-after", "date"),
+    *("x-ratelimit-remaining", "x-ratelimit-reset"),
+)
+BODY_BYTES_MAX = 16 * 1024 * 1024
+
+
+class Transport(Protocol):
+    """Something that answers calls, blocking."""
+
+    def send(self, call: Call) -> CyclesResponse:
+        """Return the answer to a call; never raises `Exception`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """Something that answers calls, from an event loop."""
+
+    async def send(self, call: Call) -> CyclesResponse:
+        """Return the answer to a call; never raises `Exception`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...
+
+    def blocking(self) -> Transport:
+        """Return a blocking transport to the same server, for the end of the process."""
+        ...
+
+
+class HttpTransport:
+    """Calls over one pooled HTTP client; safe to use from many threads."""
+
+    def __init__(self, config: CyclesConfig, http: httpx2.Client | None = None) -> None:
+        """Open a client for `config`, or use `http`, whose owner closes it."""
+        import httpx2
+
+        self._deadline_s = deadline_s(config)
+        self._owned = http is None
+        self._http = http or httpx2.Client(
+            base_url=config.base_url, headers=_credential(config), timeout=_timeout(config)
+        )
+
+    def send(self, call: Call) -> CyclesResponse:
+        """Return the answer to a call; never raises `Exception`."""
+        give_up = time.monotonic() + self._deadline_s
+        try:
+            with self._http.stream(**_arguments(call)) as answer:
+                body = bytearray()
+                for chunk in answer.iter_bytes():
+                    body += chunk
+                    if time.monotonic() > give_up or len(body) > BODY_BYTES_MAX:
+                        raise TimeoutError("the answer took too long, or is too large")
+                return read(answer, bytes(body))
+        except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
+            return CyclesResponse.transport_error(error)
+
+    def close(self) -> None:
+        """Close the client, if it was opened here."""
+        if self._owned:
+            self._http.close()
+
+
+class AsyncHttpTransport:
+    """Calls over one pooled HTTP client for each event loop that is used."""
+
+    def __init__(self, config: CyclesConfig, http: httpx2.AsyncClient | None = None) -> None:
+        """Open a client when a loop first sends; or use `http`, whose owner closes it."""
+        self._config = config
+        self._deadline_s = deadline_s(config)
+        self._given = http
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def send(self, call: Call) -> CyclesResponse:
+        """Return the answer to a call; never raises `Exception`."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._client().request(**_arguments(call))
+            return read(answer, answer.content)
+        except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
+            return CyclesResponse.transport_error(error)
+
+    async def aclose(self) -> None:
+        """Close the running loop's client."""
+        http = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if http is not None:
+            await http.aclose()
+
+    def blocking(self) -> Transport:
+        """Return a blocking transport to the same server, for the end of the process."""
+        return HttpTransport(self._config)
+
+    def _client(self) -> httpx2.AsyncClient:
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        http = self._by_loop.get(loop)
+        if http is None:
+            import httpx2
+
+            http = httpx2.AsyncClient(
+                base_url=self._config.base_url,
+                headers=_credential(self._config),
+                timeout=_timeout(self._config),
+            )
+            self._by_loop[loop] = http
+        return http
+
+
+def deadline_s(config: CyclesConfig) -> float:
+    """Return the bound of one whole attempt in seconds: connect, read, and five to write."""
+    return config.connect_timeout + config.read_timeout + WRITE_TIMEOUT_S
+
+
+def read(answer: httpx2.Response, content: bytes) -> CyclesResponse:
+    """Return an HTTP answer as the SDK shows it: body as JSON values, few headers."""
+    headers = {name: answer.headers[name] for name in KEPT_HEADERS if name in answer.headers}
+    body = _json(content)
+    if answer.is_success:
+        return CyclesResponse.success(
+            answer.status_code, body if isinstance(body, dict) else {}, headers
+        )
+    known: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    message = known.get("message") or known.get("error") or answer.reason_phrase or "Unknown error"
+    return CyclesResponse.http_error(
+        answer.status_code, str(message), body if isinstance(body, dict) else None, headers
+    )
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _arguments(call: Call) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"method": call.method, "url": call.path, "headers": call.headers}
+    if call.body is not None:
+        arguments["json"] = call.body
+    if call.query:
+        arguments["params"] = dict(call.query)
+    return arguments
+
+
+def _credential(config: CyclesConfig) -> dict[str, str]:
+    return {"X-Cycles-API-Key": validation.header_value(config.api_key, "api_key", secret=True)}
+
+
+def _timeout(config: CyclesConfig) -> httpx2.Timeout:
+    import httpx2
+
+    return httpx2.Timeout(
+        connect=config.connect_timeout,
+        read=config.read_timeout,
+        write=WRITE_TIMEOUT_S,
+        pool=POOL_TIMEOUT_S,
+    )
