@@ -1,0 +1,202 @@
+"""Where the SDK differs from the official Python client, why, and the test that shows it.
+
+The one source of the table on the migration page; `python tests/client/differences.py` writes
+it again. The rule that lives here: a difference that no test shows is not listed, and one that
+is not listed is a bug.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "migrate_from_runcycles.md"
+PART = re.compile(r"(<!-- from the tests: differences -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row: what about, how it was, how it is, why, and where it is tested."""
+
+    about: str
+    runcycles: str
+    bursar: str
+    why: str
+    test: str  # file::function below tests/client
+
+
+DIFFERENCES = [
+    Difference(
+        "switches in the environment",
+        'only the word "true" is true, so `CYCLES_RETRY_ENABLED=1` turns retries off',
+        "1/0, true/false, yes/no, on/off in any case; anything else is refused; empty is not set",
+        "a safety net must not be off because it was spelled in another usual way",
+        "test_config.py::test_switches_read_the_usual_spellings",
+    ),
+    Difference(
+        "numbers in the environment",
+        "a bad one is a `ValueError` that does not name the variable; no limits",
+        "the message names variable, limits and value; durations end at a day",
+        "who starts the program reads the message, and may not know its code",
+        "test_config.py::test_a_variable_that_cannot_be_read_is_named",
+    ),
+    Difference(
+        "values of `CyclesConfig`",
+        "anything is accepted, and fails when it is used",
+        "checked at construction and at every assignment; infinite timeouts are refused",
+        "a wrong setting shows before money is at stake",
+        "test_config.py::test_a_value_that_cannot_work_is_refused",
+    ),
+    Difference(
+        "`repr` of `CyclesConfig`",
+        "prints the API key",
+        "never shows it, nor does any message",
+        "logs are read by many",
+        "test_config.py::test_the_key_is_never_shown",
+    ),
+    Difference(
+        "lease and extension checks",
+        "text or None is a `TypeError`; a fraction within range passes",
+        "the same `ValueError` as for any other bad value",
+        "one kind of error for one kind of mistake",
+        "test_validation.py::test_what_the_official_client_lets_through",
+    ),
+    Difference(
+        "reservation ids in paths",
+        "inserted as they are: `../../evil` reaches another path",
+        "percent-encoded; `.`, `..` and control characters are refused",
+        "an id from elsewhere must not choose the operation",
+        "test_validation.py::test_an_id_is_exactly_one_segment",
+    ),
+    Difference(
+        "refusals with fields that the client does not know",
+        "`get_error_response()` is None: code, request id and details are lost",
+        "read; unknown fields are kept, and a broken optional one never hides the code",
+        "every current server sends `trace_id` with every refusal",
+        "test_response.py::test_an_error_is_read_whatever_else_it_holds",
+    ),
+    Difference(
+        "junk in rate limit headers",
+        "`rate_limit_remaining` raises `ValueError`; signs and other digits pass",
+        "None unless it is a whole number in ASCII digits",
+        "a proxy's header must not break the handling of an answer",
+        "test_response.py::test_junk_in_a_rate_limit_header_is_none",
+    ),
+    Difference(
+        "`request_id` of a response",
+        "from the header only",
+        "from the header, else from the body of a refusal; `trace_id` and `error_code` likewise",
+        "support asks for it",
+        "test_response.py::test_ids_are_found_in_body_and_headers",
+    ),
+    Difference(
+        "error codes that the client does not know",
+        'become "UNKNOWN", which counts as retryable, or stay as they are, depending on the body',
+        "stay as they are, with request id, details and trace; not retryable by themselves",
+        "the same refusal is the same exception, and a new refusal is not hammered",
+        "test_exceptions.py::test_a_future_code_is_kept_with_everything_around_it",
+    ),
+    Difference(
+        "a denial answered with status 200",
+        "always `CyclesProtocolError`",
+        "the class of its reason (`BudgetExceededError`, ...), and the message says the reason;"
+        " `error_code` stays None",
+        "handlers for a spent budget are written once",
+        "test_exceptions.py::test_a_denial_has_the_class_of_its_reason",
+    ),
+    Difference(
+        "no answer, and 429 without a body",
+        "`is_retryable()` is False",
+        "True",
+        "they are the two things that waiting helps with most",
+        "test_exceptions.py::test_two_questions",
+    ),
+    Difference(
+        "`CyclesTransportError`",
+        "never raised, and not a `CyclesProtocolError`",
+        "raised when there was no answer; a `CyclesProtocolError` with its `cause`",
+        "existing handlers still catch it, and new ones can tell",
+        "test_exceptions.py::test_no_answer_is_a_transport_error_that_old_handlers_catch",
+    ),
+    Difference(
+        "`retry_after_ms` of an exception",
+        "whatever number the body holds, also a negative one or True",
+        "a whole number of at least 0 from the body, else the header",
+        "it is slept for",
+        "test_exceptions.py::test_the_body_knows_better_than_the_header",
+    ),
+    Difference(
+        "answers with unknown fields or values",
+        "the model refuses them",
+        "kept in `model_extra`; an unknown decision, status or unit stays the text it is, and"
+        " an unknown decision is neither allowed nor denied",
+        "a newer server must not stop an older client",
+        "test_models.py::test_what_only_ours_reads",
+    ),
+    Difference(
+        "an empty `tool_allowlist`",
+        "blocks every tool",
+        "restricts nothing, as the protocol says",
+        "the other SDKs and the servers read it so",
+        "test_models.py::test_an_empty_allowlist_restricts_nothing",
+    ),
+    Difference(
+        "a negative `retry_after_ms` in a decision",
+        "accepted",
+        "refused",
+        "the protocol has none",
+        "test_models.py::test_what_only_the_official_client_reads",
+    ),
+    Difference(
+        "`str()` of an enum member",
+        "`Unit.TOKENS`",
+        "`TOKENS`, its spelling on the wire; comparisons with text are the same",
+        "what is printed can be pasted into a request",
+        "test_helpers.py::test_enums_have_the_official_values",
+    ),
+    Difference(
+        "folder modes of the journal",
+        "the folder that you chose is itself made 0700",
+        "only the identity's folder in it; files are created 0600",
+        "a shared folder stays usable by others",
+        "test_journal.py::test_files_are_private_and_folders_above_are_left_alone",
+    ),
+    Difference(
+        "writing the journal",
+        "not synced to the disk; failures are logged",
+        "file and folder are synced; a failure is an error with place and fix",
+        "a record that a power cut removes was never a record",
+        "test_journal.py::test_file_and_folder_are_synced_in_order",
+    ),
+    Difference(
+        "deleting a journal record",
+        "by reservation id",
+        "only while it holds the settlement that is done (same key)",
+        "another process may have written it anew",
+        "test_journal.py::test_only_the_settlement_that_is_done_is_deleted",
+    ),
+    Difference(
+        "journal records without an idempotency key",
+        "sent",
+        "set aside as `*.corrupt` and reported",
+        "without a key the same spend could be charged twice",
+        "test_journal_format.py::test_what_cannot_be_repeated_is_set_aside",
+    ),
+    Difference(
+        "damaged journal records",
+        "set aside; a second one of the same name replaces the first",
+        "set aside, each one kept",
+        "it may be all that is known about money that was spent",
+        "test_journal.py::test_damage_is_set_aside_and_the_rest_loads",
+    ),
+]
+
+
+def written(page: str) -> str:
+    """Return the page with the table as it should be."""
+    rows = [f"| {d.about} | {d.runcycles} | {d.bursar} | {d.why} |" for d in DIFFERENCES]
+    table = "\n".join(["| about | runcycles | Bursar | why |", "|---|---|---|---|", *rows])
+    return PART.sub(lambda part: f"{part[1]}{table}\n{part[3]}", page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
