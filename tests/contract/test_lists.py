@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bursar.core.scopes import within_filter
 from bursar.core.state import ApiKey, Budget, Reservation, Tenant
 from bursar.ledger.ports import (
     BudgetQuery,
@@ -19,6 +20,7 @@ from bursar.ledger.ports import (
     KeyQuery,
     KeySort,
     Page,
+    PolicyQuery,
     ReservationQuery,
     ReservationSort,
     Store,
@@ -35,7 +37,7 @@ from bursar.vocabulary import (
     Unit,
 )
 from contract.backends import Backend
-from contract.records import NOW_MS, TOKENS, USD, api_key, budget, put, reservation, tenant
+from contract.records import NOW_MS, TOKENS, USD, api_key, budget, policy, put, reservation, tenant
 
 Query = TenantQuery | BudgetQuery | ReservationQuery | KeyQuery
 per_example = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -249,6 +251,39 @@ def test_scope_prefix_is_a_subtree(store: Store, prefix: str, found: set[str]) -
         budget("tenant:acme-corp/app:axb", tenant="acme-corp"),
     )
     assert scopes(store, BudgetQuery(tenant=None, scope_prefix=prefix)) == found
+
+
+WITHIN: list[tuple[tuple[str, ...], set[str]]] = [
+    ((), {"tenant:a", "tenant:a/app:x", "tenant:a/app:x/agent:b", "tenant:a/app:xy", "app:x"}),
+    (("app:x",), {"tenant:a/app:x", "tenant:a/app:x/agent:b", "app:x"}),
+    (("APP:X",), {"tenant:a/app:x", "tenant:a/app:x/agent:b", "app:x"}),
+    (("app:*",), {"tenant:a/app:x", "tenant:a/app:x/agent:b", "tenant:a/app:xy", "app:x"}),
+    (("tenant:a/app:x",), {"tenant:a/app:x", "tenant:a/app:x/agent:b"}),
+    (("agent:b", "app:xy"), {"tenant:a/app:x/agent:b", "tenant:a/app:xy"}),
+    (("app:x/agent:b",), set()),  # a path is one from the beginning
+    (("tenant:a/app:*",), set()),  # a star is for a kind, not for a path
+    (("app",), set()),
+    (("app:",), set()),
+    (("",), set()),
+    (("*",), set()),
+    (("%",), set()),
+    (tuple(f"app:n{number}" for number in range(5_000)), set()),
+]
+
+
+@pytest.mark.parametrize(("within", "found"), WITHIN, ids=[str(row[0])[:40] for row in WITHIN])
+def test_within_a_keys_scope_filter(store: Store, within: tuple[str, ...], found: set[str]) -> None:
+    """The same rows in every list, on full pages, and as the core's own rule has it."""
+    every = sorted(WITHIN[0][1])
+    put(store, *(budget(scope) for scope in every))
+    put(store, *(reservation(f"r-{scope}", scope_path=scope) for scope in every))
+    put(store, *(policy(f"p-{scope}", scope_pattern=scope) for scope in every))
+    assert {scope for scope in every if within_filter(scope, within)} == found
+    assert scopes(store, BudgetQuery(tenant="acme", within=within, limit=2)) == found
+    wanted = ReservationQuery(tenant="acme", within=within, limit=2)
+    assert {row.scope_path for row in walk(store, wanted)} == found
+    policies = store.reader.policies(PolicyQuery(tenant="acme", within=within)).rows
+    assert {row.scope_pattern for row in policies} == found
 
 
 def test_budgets_by_unit_status_and_flags(store: Store) -> None:

@@ -180,6 +180,39 @@ def test_pages(shelf: Shelf, limit: int) -> None:
     assert [row for page in cut for row in page] == shelf.tenant.listed()
 
 
+def test_a_scope_filter_leaves_pages_full(server: Server) -> None:
+    """What a key does not reach takes no place on its pages, in any list."""
+    owner = server.tenant().budget(1_000)
+    for number in range(6):
+        bot = f"agent:{'mine' if number % 2 else 'other'}{number}"
+        owner.budget(10, bot).hold(1, bot)
+        policy = {"name": f"p{number}", "scope_pattern": owner.path(bot)}
+        assert owner.call("POST", "/v1/admin/policies", policy).status_code == 201
+    mine = [f"agent:mine{number}" for number in (1, 3, 5)]
+    limited = owner.with_key(server.key(owner.id, scope_filter=mine))
+    lists = {
+        "/v1/reservations": {},
+        "/v1/balances": {"tenant": owner.id},
+        "/v1/admin/budgets": {},
+        "/v1/admin/policies": {},
+        "/v1/balances?unit=TOKENS": {"unit": "TOKENS"},
+    }
+    for path, query in lists.items():
+        pages: list[int] = []
+        seen: set[str] = set()
+        cursor: dict[str, str] = {}
+        while len(pages) < 9:
+            body = limited.get(path.partition("?")[0], limit="2", **query, **cursor).json()
+            [rows] = [value for value in body.values() if isinstance(value, list)]
+            pages.append(len(rows))
+            seen |= {row.get("scope_path") or row["scope_pattern"] for row in rows}
+            if not body["has_more"]:
+                break
+            cursor = {"cursor": body["next_cursor"]}
+        assert pages == [2, 1], path
+        assert seen == {owner.path(bot) for bot in mine}, path
+
+
 def test_rows_that_come_between_pages(server: Server) -> None:
     """What is made after a page was cut neither repeats a row nor hides one."""
     tenant = server.tenant().budget(1_000)

@@ -87,6 +87,7 @@ async def list_budgets(authority: Authority, call: Call) -> Answer:
     query.filters["tenant_id"] = tenant
     wanted = BudgetQuery(
         tenant=tenant,
+        within=call.principal.scope_filter,
         scope_prefix=(query.text("scope_prefix") or "").lower() or None,
         unit=query.choice("unit", Unit),
         status=query.choice("status", BudgetStatus),
@@ -101,7 +102,7 @@ async def list_budgets(authority: Authority, call: Call) -> Answer:
         after=query.after("budgets"),
     )
     page = authority.reader.budgets(wanted)
-    rows = [render.budget(row) for row in page.rows if call.principal.reaches(row.scope)]
+    rows = [render.budget(row) for row in page.rows]
     return Answer(200, query.page("ledgers", rows, page))
 
 

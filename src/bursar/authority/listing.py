@@ -1,8 +1,8 @@
 """Reading the runtime plane: one reservation, lists of them, balances (protocol 8).
 
 The rule that lives here: a tenant sees its own rows and nothing else, whatever it asks
-for, and a key with a scope filter sees what lies within it: a page may then have fewer rows
-than its limit. Naming another tenant is refused, not answered with an empty list.
+for, and a key with a scope filter sees what lies within it. Naming another tenant is refused,
+not answered with an empty list.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ async def list_reservations(authority: Authority, call: Call) -> Answer:
     sort_by = query.choice("sort_by", ReservationSort) or ReservationSort.CREATED_AT_MS
     wanted = ReservationQuery(
         tenant=tenant,
+        within=call.principal.scope_filter,
         idempotency_key=query.text("idempotency_key"),
         status=query.choice("status", ReservationStatus),
         segments=segments,
@@ -67,11 +68,7 @@ async def list_reservations(authority: Authority, call: Call) -> Answer:
     )
     include = {part.strip() for part in call.query.get("include", "").split(",")} & INCLUDABLE
     page = authority.reader.reservations(wanted)
-    rows = [
-        render.reservation(row, include)
-        for row in page.rows
-        if call.principal.reaches(row.scope_path)
-    ]
+    rows = [render.reservation(row, include) for row in page.rows]
     return Answer(200, query.page("reservations", rows, page))
 
 
@@ -92,13 +89,14 @@ async def get_balances(authority: Authority, call: Call) -> Answer:
         segments["tenant"] = tenant
     wanted = BudgetQuery(
         tenant=tenant,
+        within=call.principal.scope_filter,
         segments=segments,
         sort_by=BudgetSort.SCOPE,
         limit=query.limit(200),
         after=query.after("balances"),
     )
     page = authority.reader.budgets(wanted)
-    rows = [render.balance(row) for row in page.rows if call.principal.reaches(row.scope)]
+    rows = [render.balance(row) for row in page.rows]
     return Answer(200, query.page("balances", rows, page))
 
 
@@ -110,13 +108,14 @@ def _ledgers(authority: Authority, call: Call, query: Query) -> Answer:
         )
     wanted = BudgetQuery(
         tenant=tenant_of(call.principal),
+        within=call.principal.scope_filter,
         scope_prefix=(query.text("scope_prefix") or "").lower() or None,
         unit=query.choice("unit", Unit),
         limit=query.limit(100),
         after=query.after("ledgers"),
     )
     page = authority.reader.budgets(wanted)
-    rows = [render.budget(row) for row in page.rows if call.principal.reaches(row.scope)]
+    rows = [render.budget(row) for row in page.rows]
     return Answer(200, query.page("balances", rows, page))
 
 

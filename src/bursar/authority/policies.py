@@ -71,13 +71,14 @@ async def list_policies(authority: Authority, call: Call) -> Answer:
     query.filters["tenant_id"] = tenant
     wanted = PolicyQuery(
         tenant=tenant,
+        within=call.principal.scope_filter,
         scope_pattern=(query.text("scope_pattern") or "").lower() or None,
         status=query.choice("status", PolicyStatus),
         limit=query.limit(100),
         after=query.after("policies"),
     )
     page = authority.reader.policies(wanted)
-    rows = [render.policy(row) for row in page.rows if call.principal.reaches(row.scope_pattern)]
+    rows = [render.policy(row) for row in page.rows]
     return Answer(200, query.page("policies", rows, page))
 
 

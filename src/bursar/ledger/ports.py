@@ -129,9 +129,13 @@ After = tuple[SortValue, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationQuery:
-    """Filters combine with AND; bounds are inclusive epoch milliseconds."""
+    """Filters combine with AND; bounds are inclusive epoch milliseconds.
+
+    `within` is an API key's scope filter (`core.scopes.within_filter`); empty admits all.
+    """
 
     tenant: str
+    within: tuple[str, ...] = ()
     idempotency_key: str | None = None
     status: ReservationStatus | None = None
     segments: Mapping[str, str] = field(default_factory=dict)
@@ -154,10 +158,11 @@ class BudgetQuery:
     `scope_prefix` is a path and means itself and what lies below it, by whole segments.
 
     `utilization` is spent / allocated, 0 where nothing is allocated. The id that breaks
-    ties is `tenant/scope/unit`.
+    ties is `tenant/scope/unit`. `within` is an API key's scope filter; empty admits all.
     """
 
     tenant: str | None
+    within: tuple[str, ...] = ()
     segments: Mapping[str, str] = field(default_factory=dict)
     scope_prefix: str | None = None
     unit: Unit | None = None
@@ -208,9 +213,13 @@ class KeyQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyQuery:
-    """Policies of one tenant by creation; filters combine with AND, the pattern is exact."""
+    """Policies of one tenant by creation; filters combine with AND, the pattern is exact.
+
+    `within` is an API key's scope filter, which a policy's pattern must fit; empty admits all.
+    """
 
     tenant: str
+    within: tuple[str, ...] = ()
     scope_pattern: str | None = None
     status: PolicyStatus | None = None
     descending: bool = True

@@ -138,6 +138,7 @@ class MemoryReader:
                     row
                     for row in self._tables.policies.values()
                     if row.tenant == query.tenant
+                    and scopes.within_filter(row.scope_pattern, query.within)
                     and query.scope_pattern in (None, row.scope_pattern)
                     and query.status in (None, row.status)
                 ),
@@ -244,6 +245,7 @@ def _budget_fits(row: Budget, query: BudgetQuery) -> bool:
         and (query.utilization_min is None or used >= query.utilization_min)
         and (query.utilization_max is None or used <= query.utilization_max)
         and (query.scope_prefix is None or _under(row.scope, query.scope_prefix))
+        and scopes.within_filter(row.scope, query.within)
         and scopes.contains(row.scope, query.segments)
         and _mentions(query.search, row.tenant, row.scope)
     )
@@ -268,6 +270,7 @@ def _reservation_fits(row: Reservation, query: ReservationQuery) -> bool:
         row.tenant == query.tenant
         and query.idempotency_key in (None, row.idempotency_key)
         and query.status in (None, row.status)
+        and scopes.within_filter(row.scope_path, query.within)
         and scopes.contains(row.scope_path, query.segments)
         and _within(row.created_at_ms, query.created_from_ms, query.created_to_ms)
         and _within(row.expires_at_ms, query.expires_from_ms, query.expires_to_ms)

@@ -89,6 +89,7 @@ def _tenants_where(query: TenantQuery) -> Where:
 def _budgets_where(query: BudgetQuery) -> Where:
     where = Where()
     where.add("tenant = ?", query.tenant)
+    where.within("scope", query.within)
     where.segments("scope", query.segments)
     if query.scope_prefix:
         where.conditions.append("(scope = ? OR instr(scope, ?) = 1)")
@@ -163,6 +164,7 @@ class SqliteReader:
         where.add("tenant = ?", query.tenant)
         where.add("idempotency_key = ?", query.idempotency_key)
         where.add("status = ?", query.status)
+        where.within("scope_path", query.within)
         where.segments("scope_path", query.segments)
         where.add("created_at_ms >= ?", query.created_from_ms)
         where.add("created_at_ms <= ?", query.created_to_ms)
@@ -220,6 +222,7 @@ class SqliteReader:
         """Return a page of policies."""
         where = Where()
         where.add("tenant = ?", query.tenant)
+        where.within("scope_pattern", query.within)
         where.add("scope_pattern = ?", query.scope_pattern)
         where.add("status = ?", query.status)
         return self._page(

@@ -6,7 +6,8 @@ filter adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bursar.ledger.ports import After
@@ -32,6 +33,29 @@ class Where:
             if "/" in value:
                 self.conditions.append("false")  # it would match two segments as one
             self.add(f"instr('/' || {column} || '/', ?) > 0", f"/{kind}:{value.lower()}/")
+
+    def within(self, column: str, scope_filter: Sequence[str]) -> None:
+        """Require that a key's scope filter admits a path (`core.scopes.within_filter`).
+
+        Entries are asked for as text between slashes: a segment or the beginning of one
+        anywhere, several segments at the beginning. They travel as two JSON lists, since
+        thousands of conditions joined with OR would be too deep for the parser.
+        """
+        if not scope_filter:
+            return
+        anywhere: list[str] = []
+        ahead: list[str] = []
+        for entry in map(str.lower, scope_filter):
+            if "/" in entry:
+                ahead += [] if entry.endswith(":*") else [f"/{entry}/"]
+            else:
+                anywhere.append(f"/{entry[:-1]}" if entry.endswith(":*") else f"/{entry}/")
+        path = f"'/' || {column} || '/'"
+        self.conditions.append(
+            f"(EXISTS (SELECT 1 FROM json_each(?) AS part WHERE instr({path}, part.value) > 0) "
+            f"OR EXISTS (SELECT 1 FROM json_each(?) AS part WHERE instr({path}, part.value) = 1))"
+        )
+        self.values += [json.dumps(anywhere), json.dumps(ahead)]
 
     def search(self, first: str, second: str, part: str | None) -> None:
         """Require `part` somewhere in one of two columns, whatever its case."""
