@@ -1,10 +1,10 @@
-"""Settlement by itself: what its callers check first, it does not rely on them for."""
+"""Settlement by itself: its edges, and what its callers must have checked."""
 
 import pytest
 
 from bursar.core import settlement
-from bursar.core.outcomes import Refused
-from bursar.vocabulary import ErrorCode, OveragePolicy
+from bursar.invariant import InvariantBroken
+from bursar.vocabulary import OveragePolicy
 from core import script
 from core.table import Scenario, play, scenarios
 
@@ -47,11 +47,11 @@ def test_the_edges_of_a_charge(scenario: Scenario) -> None:
     play(scenario)
 
 
-def test_a_debit_under_reject_is_refused_where_it_is_not_funded() -> None:
+def test_a_debit_under_reject_is_settled_only_where_it_is_funded() -> None:
+    """Its verb refuses it before, with all that is missing; to settle it here would be a bug."""
     rich, poor = (script.budget([scope], {"allocated": "10"}) for scope in ("acme", "acme/app:a"))
     poor = poor.moved(0, spent=1)
-    refused = settlement.evaluate([rich, poor], None, 10, OveragePolicy.REJECT)
-    assert isinstance(refused, Refused)
-    assert (refused.code, refused.scope) == (ErrorCode.BUDGET_EXCEEDED, "tenant:acme/app:a")
+    with pytest.raises(InvariantBroken, match="every budget can fund it"):
+        settlement.evaluate([rich, poor], None, 10, OveragePolicy.REJECT)
     charge = settlement.evaluate([rich, poor], None, 9, OveragePolicy.REJECT)
     assert settlement.Charge(0, 9, 9, OveragePolicy.REJECT) == charge

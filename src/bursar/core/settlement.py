@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from bursar.core import guards, scopes
 from bursar.core.outcomes import Refused
 from bursar.core.state import Budget
+from bursar.invariant import require
 from bursar.vocabulary import AMOUNT_MAX, ErrorCode, OveragePolicy
 
 
@@ -49,15 +50,17 @@ class Charge:
 def evaluate(
     budgets: Sequence[Budget], held: int | None, actual: int, policy: OveragePolicy
 ) -> Charge | Refused:
-    """Decide what to charge for `actual` against a hold of `held`; None is a direct debit."""
+    """Decide what to charge for `actual` against a hold of `held`; None is a direct debit.
+
+    A debit under REJECT names every budget that cannot fund it (`unfunded`) before it asks.
+    """
     if policy is OveragePolicy.REJECT:
         if held is not None and actual > held:
             return _above_estimate(held, actual)
-        if held is None:
-            for budget in budgets:
-                refusal = unfunded(budget, actual)
-                if refusal is not None:
-                    return refusal
+        require(
+            held is not None or all(unfunded(budget, actual) is None for budget in budgets),
+            "a debit under REJECT comes here only when every budget can fund it",
+        )
     held = held or 0
     extra = actual - held
     if extra <= 0:

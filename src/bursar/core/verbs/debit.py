@@ -52,6 +52,8 @@ def evaluate(snapshot: Snapshot, command: Debit, now_ms: int) -> Charged | Refus
         closed = guards.budget_open(budget)
         unfunded = settlement.unfunded(budget, command.actual_amount) if rejecting else None
         refusals += [one for one in (closed, unfunded) if one is not None]
+    if refusals and rejecting:
+        return guards.combined(refusals)
     charge = settlement.evaluate(budgets, None, command.actual_amount, terms.overage_policy)
     if refusals:
         return guards.combined([*refusals, *([charge] if isinstance(charge, Refused) else [])])
