@@ -138,7 +138,7 @@ def test_the_command_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
         "bursar: refusing to listen on 0.0.0.0 without an explicit admin key: set BURSAR_ADMIN_KEY "
         "to a secret of your own, or listen on 127.0.0.1"
     )
-    assert not (tmp_path / "l.db.admin-key").exists()
+    assert list(tmp_path.iterdir()) == [], "a refused start leaves nothing behind, no ledger either"
 
 
 def test_the_command_refuses_an_open_key_and_a_bad_one(tmp_path: Path) -> None:
@@ -150,6 +150,7 @@ def test_the_command_refuses_an_open_key_and_a_bad_one(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (EXIT_ADMIN_KEY, "")
     assert ran.stderr.splitlines()[-1].endswith(f"run: chmod 600 {file}")
     assert GIVEN not in ran.stderr
+    assert list(tmp_path.iterdir()) == [file]
     ran = serve(tmp_path, "--port", "0", BURSAR_ADMIN_KEY=GIVEN + "\n")
     assert (ran.returncode, ran.stdout) == (EXIT_USAGE, "")
     assert ran.stderr.startswith("bursar: admin_key: must be printable ASCII")

@@ -62,6 +62,10 @@ def test_numbers(setting: Any) -> None:
         ({"store": "postgres://x/y"}, "store: must be sqlite:///FILE"),
         ({"store": "sqlite:///"}, "store: must be sqlite:///FILE"),
         ({"store": "sqlite://x"}, "store: must be sqlite:///FILE"),
+        (
+            {"store": "sqlite:///:memory:"},
+            "store: a ledger in memory would be gone with the server; name a file, for example",
+        ),
         ({"port": 65_536}, "port: must be at most 65535, got 65536"),
         ({"sweep_interval_ms": 5_001}, "sweep_interval_ms: must be at most 5000, got 5001"),
         ({"log_level": "verbose"}, "log_level: must be one of debug, info, warning, error"),

@@ -54,7 +54,10 @@ def serve(
         raise CommandError(EXIT_USAGE, str(error)) from error
     logs.configure(settings.log_level)
     try:
+        adminkey.check(settings)  # before the store: a refused start leaves no new ledger behind
         opened = SqliteStore.open(settings.store_path, migrate=migrate, exclusive=True)
+    except adminkey.AdminKeyError as error:
+        raise CommandError(EXIT_ADMIN_KEY, str(error)) from error
     except StoreUnusable as error:
         raise CommandError(EXIT_STORE, str(error)) from error
     try:

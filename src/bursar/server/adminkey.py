@@ -6,8 +6,10 @@ only for a server that nobody but this machine can reach.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,24 +29,49 @@ class AdminKey:
     file: Path | None
 
 
-def obtain(settings: Settings) -> AdminKey:
-    """Return the admin key from the settings, or the store's own, generating it once.
+def check(settings: Settings) -> None:
+    """Refuse what `obtain` would refuse, before there is a store; nothing is written.
 
     Raises:
         AdminKeyError: a server that others can reach has no explicit key, or the key's
             file is unusable or open to others.
     """
     if settings.admin_key:
-        return AdminKey(settings.admin_key, None)
+        return
     if not is_loopback(settings.host):
         raise AdminKeyError(
             f"refusing to listen on {settings.host} without an explicit admin key: set "
             "BURSAR_ADMIN_KEY to a secret of your own, or listen on 127.0.0.1"
         )
-    path = settings.store_path.absolute()
-    file = path.with_name(path.name + ".admin-key")
-    try:
+    file = _file(settings)
+    with _usable(file):
+        if file.exists():
+            _read(file)
+
+
+def obtain(settings: Settings) -> AdminKey:
+    """Return the admin key from the settings, or the store's own, generating it once.
+
+    Raises:
+        AdminKeyError: as for `check`, or the key's file cannot be written.
+    """
+    check(settings)
+    if settings.admin_key:
+        return AdminKey(settings.admin_key, None)
+    file = _file(settings)
+    with _usable(file):
         return AdminKey(_kept(file), file)
+
+
+def _file(settings: Settings) -> Path:
+    path = settings.store_path.absolute()
+    return path.with_name(path.name + ".admin-key")
+
+
+@contextlib.contextmanager
+def _usable(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise AdminKeyError(f"admin key file {file}: {error.strerror}") from error
 

@@ -225,6 +225,11 @@ def _read(setting: Setting, given: Any, source: str) -> Any:
 
 
 def _check(settings: Settings) -> None:
+    if settings.store == "sqlite:///:memory:":
+        raise SettingError(
+            "store: a ledger in memory would be gone with the server; name a file, for example "
+            "sqlite:///bursar.db"
+        )
     if not settings.store.startswith("sqlite:///") or not settings.store_path.name:
         raise SettingError(
             f"store: must be sqlite:///FILE, got {settings.store!r}; for example "
