@@ -64,7 +64,7 @@ def test_parse_reads(written: str, unit: Unit, amount: int) -> None:
     [
         ("", "cannot read '' as an amount"),
         ("twenty", "write it like 20USD"),
-        ("-5USD", "cannot read"),
+        ("-5USD", "is negative, and an amount is at least 0"),
         ("+5USD", "cannot read"),
         (".5USD", "cannot read"),
         ("5.USD", "cannot read"),

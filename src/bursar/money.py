@@ -105,6 +105,11 @@ def parse(written: str, default: Unit | None = None) -> tuple[Unit, int]:
         AmountError: not a number, an unknown unit, a fraction of the smallest unit, or
             outside int64. Nothing is ever rounded here.
     """
+    if written.lstrip().startswith("-"):
+        raise AmountError(
+            f"{written[:_WRITTEN_LENGTH_MAX]!r} is negative, and an amount is at least 0; write it "
+            "like 20USD or 1.5M tokens"
+        )
     match = _WRITTEN.fullmatch(written.rstrip()) if len(written) <= _WRITTEN_LENGTH_MAX else None
     if match is None:
         raise AmountError(

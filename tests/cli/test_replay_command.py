@@ -169,6 +169,8 @@ REFUSED = {
     ("--budget", "20"): "--budget: '20' has no unit; write it like 20USD",
     ("--budget", "twenty"): "--budget: cannot read 'twenty' as an amount",
     ("--budget", "5credits"): "--budget '5credits' is in CREDITS, which a trace does not tell",
+    ("--budget", "-1USD", *PRICED): "--budget: '-1USD' is negative, and an amount is at least 0; "
+    "write it like 20USD",
     ("--budget", "5", "--unit", "RISK_POINTS"): "is in RISK_POINTS, which a trace does not tell",
     ("--budget", "5Mtokens", "--unit", "USD"): "--budget '5Mtokens' is in TOKENS, but --unit is "
     "USD_MICROCENTS; leave --unit out",

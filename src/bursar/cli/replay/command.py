@@ -49,13 +49,15 @@ MAX_OUTPUT_TOKENS = 4_096
 _SQLITE = "sqlite:///"
 
 Flag = Annotated[bool, Parameter(negative="")]
+# So that `-1USD` is refused as an amount, not missed as an option.
+Amount = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
 
 def replay(
     trace: Path,
     /,
     *,
-    budget: str,
+    budget: Amount,
     model: str | None = None,
     unit: str | None = None,
     max_output: int = MAX_OUTPUT_TOKENS,
