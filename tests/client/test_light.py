@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("pydantic", "pydantic_core", "httpx2", "httpx", "asyncio", "ssl")
+HEAVY = ("pydantic", "pydantic_core", "httpx2", "httpx", "asyncio", "ssl", "email")
 LIGHT = (
     "config",
     "enums",

@@ -45,9 +45,9 @@ class CyclesContext:
         """Return whether the action has limits to keep within."""
         return self.caps is not None
 
-    def update_expires_at_ms(self, expires_at_ms: int) -> None:
+    def update_expires_at_ms(self, new_expires_at_ms: int) -> None:
         """Note a new end of the lease (epoch milliseconds, the server's clock)."""
-        self.expires_at_ms = expires_at_ms
+        self.expires_at_ms = new_expires_at_ms
 
     def record_spend(self, amount: int) -> None:
         """Add to what is known to be spent, in the unit of the estimate.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from bursar.vocabulary import AMOUNT_MAX
@@ -122,6 +120,10 @@ class CyclesResponse:
     @property
     def server_date_ms(self) -> int | None:
         """Return the `Date` header as milliseconds since 1970, or None."""
+        # The mail package is a quarter of what the import of this module would cost.
+        from datetime import UTC
+        from email.utils import parsedate_to_datetime
+
         try:
             when = parsedate_to_datetime(self.headers["date"])
             # An obsolete spelling has no zone; HTTP dates are in UTC.

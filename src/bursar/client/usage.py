@@ -35,9 +35,9 @@ class StreamUsage:
         """Add tokens of the answer."""
         self.tokens_output += count
 
-    def set_actual_cost(self, cost: int) -> None:
+    def set_actual_cost(self, amount: int) -> None:
         """Say what the stream cost in total, in the unit of its estimate."""
-        self.actual_cost = cost
+        self.actual_cost = amount
 
     @property
     def touched(self) -> bool:
