@@ -34,7 +34,7 @@ check: $(READY) ## lint, format, types, and the tests that keep layers, sizes, A
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q -n auto --dist loadfile $(STRUCTURE)
 
-bench: $(READY) ## print the measured figures (BENCH_ARGS=--json)
+bench: $(READY) ## measure: minutes, or seconds with BENCH_ARGS=--quick (--json)
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
 
 # Cleared before it is filled, so that it never holds a package that the lock has dropped, and

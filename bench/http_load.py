@@ -15,17 +15,22 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 import uvloop
+from served import LEAF_UNIT, SHARED_UNIT
 
 WARM_UP = 0.2  # of the measured time; it comes before it and is not counted
-ESTIMATE, ACTUAL = ({"unit": "TOKENS", "amount": amount} for amount in (1_000, 700))
+LEASE_MS = 3_600_000  # nothing expires while it is measured
+
+FIXED, RESERVE, PAIR = "http fixed answer", "http reserve", "http reserve+commit"
+SHARED, LEAVES = "shared", "leaves"
 
 Turn = Callable[[], Awaitable[None]]
 
 
 class Figure(NamedTuple):
-    """One row: `client_cpu` near 1 means that the generator, not the server, was the limit."""
+    """One measurement; `client_cpu` near 1 means that the generator was the limit."""
 
     name: str
+    budget: str
     clients: int
     requests: int
     errors: int
@@ -36,23 +41,20 @@ class Figure(NamedTuple):
 
 
 class Load(NamedTuple):
-    """One measurement: a reserve and its commit in turn, or a fixed answer for `fixed`."""
+    """What to send: fixed answers, reserves, or a reserve and its commit in turn."""
 
     name: str
-    port: int
-    key: str
+    budget: str
     clients: int
-    seconds: float
-    fixed: bool = False
 
 
-def run(load: Load) -> Figure:
+def run(load: Load, port: int, key: str, seconds: float) -> Figure:
     """Run a load in a process of its own and return what came of it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_generate, load).result()
+        return pool.submit(_generate, load, port, key, seconds).result()
 
 
-async def measured(name: str, turns: Sequence[Turn], seconds: float, took: list[float]) -> Figure:
+async def measured(load: Load, turns: Sequence[Turn], seconds: float, took: list[float]) -> Figure:
     """Let every client take turn after turn, first unmeasured; `took` collects the seconds."""
 
     async def work(turn: Turn, until: float) -> None:
@@ -66,21 +68,21 @@ async def measured(name: str, turns: Sequence[Turn], seconds: float, took: list[
         await asyncio.gather(*(work(turn, wall + length) for turn in turns))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     p50, p99 = (1_000 * sorted(took)[int(share * (len(took) - 1))] for share in (0.5, 0.99))
-    figures = (round(value, 4) for value in (len(took) / wall, p50, p99, cpu / wall))
-    return Figure(name, len(turns), len(took), 0, *figures)
+    return Figure(*load, len(took), 0, len(took) / wall, p50, p99, cpu / wall)
 
 
-def _generate(load: Load) -> Figure:
-    return uvloop.run(_measure(load))
+def _generate(load: Load, port: int, key: str, seconds: float) -> Figure:
+    return uvloop.run(_measure(load, port, key, seconds))
 
 
-async def _measure(load: Load) -> Figure:
+async def _measure(load: Load, port: int, key: str, seconds: float) -> Figure:
     took: list[float] = []
-    clients = [_Client(load.key, number, took) for number in range(load.clients)]
+    clients = [_Client(key, number, load.budget, took) for number in range(load.clients)]
     for client in clients:
-        client.stream = await asyncio.open_connection("127.0.0.1", load.port)
-    turns = [client.fixed if load.fixed else client.reserve_commit for client in clients]
-    result = await measured(load.name, turns, load.seconds, took)
+        client.stream = await asyncio.open_connection("127.0.0.1", port)
+    kinds = {FIXED: _Client.fixed, RESERVE: _Client.reserve, PAIR: _Client.pair}
+    turns = [kinds[load.name].__get__(client) for client in clients]
+    result = await measured(load, turns, seconds, took)
     return result._replace(errors=sum(client.errors for client in clients))
 
 
@@ -89,23 +91,33 @@ class _Client:
 
     stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-    def __init__(self, key: str, number: int, took: list[float]) -> None:
+    def __init__(self, key: str, number: int, budget: str, took: list[float]) -> None:
         self.took, self.errors, self.turns = took, 0, 0
         self.name = f"{time.time_ns()}-{number}"
         self.head = f" HTTP/1.1\r\nhost: bench\r\nx-cycles-api-key: {key}\r\ncontent-length: "
-        subject = {"tenant": "bench", "workspace": "shared", "agent": f"agent-{number}"}
-        action = {"kind": "llm.completion", "name": "bench"}
-        self.asked = {"subject": subject, "action": action, "estimate": ESTIMATE}
+        workspace = "shared" if budget == SHARED else f"leaf-{number}"
+        self.unit = SHARED_UNIT if budget == SHARED else LEAF_UNIT
+        self.asked: dict[str, object] = {
+            "subject": {"tenant": "bench", "workspace": workspace, "agent": f"agent-{number}"},
+            "action": {"kind": "llm.completion", "name": "bench"},
+            "estimate": {"unit": self.unit, "amount": 1_000},
+            "ttl_ms": LEASE_MS,
+        }
 
     async def fixed(self) -> None:
         await self.send(b"GET /health/live HTTP/1.1\r\nhost: bench\r\n\r\n")
 
-    async def reserve_commit(self) -> None:
+    async def reserve(self) -> bytes:
         self.turns += 1
-        key = {"idempotency_key": f"{self.name}-{self.turns}"}
-        answer = await self.post("/v1/reservations", key | self.asked)
+        key: dict[str, object] = {"idempotency_key": f"{self.name}-{self.turns}"}
+        return await self.post("/v1/reservations", key | self.asked)
+
+    async def pair(self) -> None:
+        answer = await self.reserve()
         name = answer.partition(b'"reservation_id":"')[2][:36].decode()
-        await self.post(f"/v1/reservations/{name}/commit", key | {"actual": ACTUAL})
+        key: dict[str, object] = {"idempotency_key": f"{self.name}-{self.turns}"}
+        actual: dict[str, object] = {"actual": {"unit": self.unit, "amount": 700}}
+        await self.post(f"/v1/reservations/{name}/commit", key | actual)
 
     async def post(self, path: str, body: dict[str, object]) -> bytes:
         sent = json.dumps(body)

@@ -1,11 +1,13 @@
 """`make bench`: how fast the ledger is, as a share of what its HTTP stack can do at all.
 
-One ledger file with every commit flushed to disk, one run, at 1, 10 and 50 clients on one
-shared budget: a fixed answer over HTTP (the ceiling), reserve and commit over HTTP, and
-the same without HTTP. In the end the ledger that the load left behind is audited.
+One run, with every commit flushed to disk: a fixed answer over HTTP (the ceiling), reserve
+alone and with its commit, on one shared budget and on independent ones, the same without
+HTTP, and reserve on a store that already holds a million reservations. Measurements that
+are compared take turns. In the end the ledger that the load left behind is audited.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -13,67 +15,128 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import embedded
 import http_load
-import served
-from http_load import Figure, Load
+import report
+from http_load import FIXED, LEAVES, PAIR, RESERVE, SHARED, Figure, Load
+from served import Served, provision, serving
 
 from bursar import __version__
 from bursar.ledger.audit import audit
 from bursar.storage.sqlite.store import SqliteStore
 
-CEILING, HTTP, EMBEDDED = "http fixed answer", "http reserve+commit", "embedded reserve+commit"
-CLIENTS = (1, 10, 50)
-SECONDS, SECONDS_MAX = 3.0, 5.0  # nine measurements: a minute at most
+CLIENTS = (1, 10, 50, 200)
+SECONDS, SECONDS_MAX = 1.0, 5.0
 FLUSHES = 50
+
+
+class Plan(NamedTuple):
+    """How much is measured: seconds for each measurement, rounds, stored reservations."""
+
+    seconds: float
+    rounds: int
+    stored: int
+    clients: tuple[int, ...]
 
 
 def main() -> int:
     """Measure and print; return 1 if a request failed or the ledger does not balance."""
     parser = argparse.ArgumentParser(description="Measure the ledger on this machine.")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement")
+    parser.add_argument("--seconds", type=float, help=f"of each measurement ({SECONDS:g})")
+    parser.add_argument("--quick", action="store_true", help="one short round, a small store")
     parser.add_argument("--folder", type=Path, help="where the ledger is made: the disk to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    if not 0 < options.seconds <= SECONDS_MAX:
+    seconds = options.seconds if options.seconds is not None else 0.3 if options.quick else SECONDS
+    if not 0 < seconds <= SECONDS_MAX:
         parser.error(f"--seconds must be above 0 and at most {SECONDS_MAX:g}")
+    plan = Plan(seconds, 3, 1_000_000, CLIENTS)
+    if options.quick:
+        plan = Plan(seconds, 1, 10_000, (1, report.CLIENTS))
     with tempfile.TemporaryDirectory(prefix="bursar-bench-", dir=options.folder) as folder:
-        store = Path(folder) / "ledger.db"
-        document: dict[str, Any] = {"machine": _machine(Path(folder)), "seconds": options.seconds}
-        document["figures"] = _against_ceiling(list(_measure(store, options.seconds)))
-        opened = SqliteStore.open(store, create=False)
-        report = audit(opened.reader)
-        opened.close()
-    document["ledger"] = {"entries": report.entries, "findings": list(report.findings)}
+        document = _measure(Path(folder), plan)
     if options.json:
         print(json.dumps(document, indent=2))
     else:
-        _show(document)
-    return 0 if report.ok and not any(row["errors"] for row in document["figures"]) else 1
+        report.show(document)
+    return 0 if not document["errors"] and not document["ledger"]["findings"] else 1
 
 
-def _measure(store: Path, seconds: float) -> Iterator[Figure]:
-    with served.serving(store) as (port, key):
-        for name in (CEILING, HTTP):
-            for clients in CLIENTS:
-                print(f"measuring {name}, clients: {clients}", file=sys.stderr)
-                yield http_load.run(Load(name, port, key, clients, seconds, name == CEILING))
-    for clients in CLIENTS:
-        print(f"measuring {EMBEDDED}, clients: {clients}", file=sys.stderr)
-        yield embedded.run(EMBEDDED, store, clients, seconds)
+def _measure(folder: Path, plan: Plan) -> dict[str, Any]:
+    store = folder / "ledger.db"
+    document: dict[str, Any] = {"machine": _machine(folder), "plan": plan._asdict()}
+    rounds = _over_http(store, plan)
+    for figures in rounds:
+        for clients in plan.clients:
+            _say(embedded.PAIR, f"clients: {clients}")
+            figures.append(embedded.run(store, clients, plan.seconds))
+    document["figures"] = report.figures(rounds)
+    document["stored"] = _large(folder, plan)
+    document["aims"] = report.aims(document["figures"], document["stored"])
+    opened = SqliteStore.open(store, create=False)
+    found = audit(opened.reader)
+    opened.close()
+    document["ledger"] = {"entries": found.entries, "findings": list(found.findings)}
+    document["errors"] = document["stored"]["errors"]
+    document["errors"] += sum(row["errors"] for row in document["figures"])
+    return document
 
 
-def _against_ceiling(figures: list[Figure]) -> list[dict[str, Any]]:
-    """Return the rows with `ratio`: their rate, by the ceiling's at as many clients."""
-    ceiling = {row.clients: row.requests_per_s for row in figures if row.name == CEILING}
-    return [
-        row._asdict() | {"ratio": round(row.requests_per_s / ceiling[row.clients], 4)}
-        for row in figures
-    ]
+def _over_http(store: Path, plan: Plan) -> list[list[Figure]]:
+    """Measure every load in every round, against the ceiling at as many clients."""
+    kinds = [(FIXED, SHARED), *((name, kind) for name in (RESERVE, PAIR) for kind in _BUDGETS)]
+    loads = [Load(*kind, clients) for clients in plan.clients for kind in kinds]
+    with serving(store) as server:
+        key = provision(server.url, max(plan.clients))
+        return [
+            [_one(load, server, key, plan.seconds, number) for load in loads]
+            for number in range(1, plan.rounds + 1)
+        ]
+
+
+_BUDGETS = (SHARED, LEAVES)
+
+
+def _large(folder: Path, plan: Plan) -> dict[str, Any]:
+    """Measure reserve on a store that holds many, in turns with one that holds none."""
+    large, new = folder / "large.db", folder / "new.db"
+    with serving(large) as server:
+        key = provision(server.url, 0)
+    _say("filling a store", f"{plan.stored:,} reservations")
+    fill_s = embedded.fill(large, plan.stored)
+    load = Load(RESERVE, SHARED, report.CLIENTS)
+    pairs: list[tuple[Figure, Figure]] = []
+    with contextlib.ExitStack() as stack:
+        server, other = (stack.enter_context(serving(path)) for path in (large, new))
+        other_key = provision(other.url, 0)
+        for number in range(1, plan.rounds + 1):
+            many = _one(load, server, key, plan.seconds, number)
+            pairs.append((many, _one(load, other, other_key, plan.seconds, number)))
+        memory = server.memory_bytes()
+    return {
+        "reservations": plan.stored,
+        "fill_s": round(fill_s, 1),
+        "requests_per_s": round(median(many.requests_per_s for many, _ in pairs), 1),
+        "ratio": round(median(one.requests_per_s / two.requests_per_s for one, two in pairs), 4),
+        "errors": sum(figure.errors for pair in pairs for figure in pair),
+        "start_up_ms": round(server.start_up_ms, 1),
+        "start_up_new_ms": round(other.start_up_ms, 1),
+        "memory_bytes": memory,
+        "file_bytes": large.stat().st_size,
+    }
+
+
+def _one(load: Load, server: Served, key: str, seconds: float, number: int) -> Figure:
+    _say(load.name, f"{load.budget}, clients: {load.clients}, round {number}")
+    return http_load.run(load, server.port, key, seconds)
+
+
+def _say(what: str, more: str) -> None:
+    print(f"{what}, {more}", file=sys.stderr, flush=True)
 
 
 def _machine(folder: Path) -> dict[str, object]:
@@ -91,21 +154,8 @@ def _machine(folder: Path) -> dict[str, object]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "bursar": __version__,
-        "flush_p50_ms": round(1_000 * sorted(took)[FLUSHES // 2], 3),
+        "flush_p50_ms": round(1_000 * median(took), 3),
     }
-
-
-def _show(document: dict[str, Any]) -> None:
-    print(", ".join(f"{name} {value}" for name, value in document["machine"].items()))
-    print(f"{'':24}clients  requests/s   p50 ms   p99 ms  of ceiling  client cpu")
-    for row in document["figures"]:
-        print(
-            f"{row['name']:24}{row['clients']:7}{row['requests_per_s']:12,.0f}{row['p50_ms']:9.2f}"
-            f"{row['p99_ms']:9.2f}{row['ratio']:12.0%}{row['client_cpu']:12.0%}"
-        )
-    errors, ledger = sum(row["errors"] for row in document["figures"]), document["ledger"]
-    verdict = "; ".join(ledger["findings"]) or "it balances"
-    print(f"{errors} requests failed; the ledger has {ledger['entries']:,} entries: {verdict}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,12 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 RUN_WITHIN_S = 120
 MACHINE = {"cores", "system", "python", "sqlite", "bursar", "flush_p50_ms"}
 FIGURE = {
-    *("name", "clients", "requests", "errors", "requests_per_s"),
+    *("name", "budget", "clients", "requests", "errors", "requests_per_s"),
     *("p50_ms", "p99_ms", "client_cpu", "ratio"),
+}
+STORED = {
+    *("reservations", "fill_s", "requests_per_s", "ratio", "errors", "start_up_ms"),
+    *("start_up_new_ms", "memory_bytes", "file_bytes"),
 }
 
 
@@ -27,26 +31,47 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 def test_bench_reports(tmp_path: Path) -> None:
     """A short run measures every case, finds the ledger balanced, and leaves nothing behind."""
-    process = run("--seconds", "0.1", "--json", "--folder", str(tmp_path))
+    process = run("--quick", "--seconds", "0.1", "--json", "--folder", str(tmp_path))
     assert process.returncode == 0, process.stderr
     document = json.loads(process.stdout)
-    assert document.keys() == {"machine", "seconds", "figures", "ledger"}
+    assert document.keys() == {"machine", "plan", "figures", "stored", "aims", "ledger", "errors"}
     assert document["machine"].keys() == MACHINE
-    assert document["seconds"] == 0.1
-    assert [(row["name"], row["clients"]) for row in document["figures"]] == [
-        (name, clients)
-        for name in ("http fixed answer", "http reserve+commit", "embedded reserve+commit")
-        for clients in (1, 10, 50)
+    assert document["plan"] == {"seconds": 0.1, "rounds": 1, "stored": 10_000, "clients": [1, 50]}
+    http = [
+        *[("http fixed answer", "shared")],
+        *[("http reserve", "shared"), ("http reserve", "leaves")],
+        *[("http reserve+commit", "shared"), ("http reserve+commit", "leaves")],
     ]
-    for row in document["figures"]:
+    measured = [(*case, clients) for clients in (1, 50) for case in http]
+    measured += [("embedded reserve+commit", "shared", clients) for clients in (1, 50)]
+    rows = document["figures"]
+    assert [(row["name"], row["budget"], row["clients"]) for row in rows] == measured
+    for row in rows:
         assert row.keys() == FIGURE
         assert row["errors"] == 0
         assert row["requests"] >= row["clients"]
         assert 0 < row["p50_ms"] <= row["p99_ms"]
-    assert {row["ratio"] for row in document["figures"][:3]} == {1.0}
+    assert [row["ratio"] for row in rows if row["name"] == "http fixed answer"] == [1.0, 1.0]
     assert document["ledger"]["findings"] == []
-    assert document["ledger"]["entries"] > sum(row["requests"] for row in document["figures"][3:])
+    written = sum(row["requests"] for row in rows if row["name"] != "http fixed answer")
+    assert document["ledger"]["entries"] > written
+    assert document["stored"].keys() == STORED
+    assert document["stored"]["reservations"] == 10_000
+    assert len(document["aims"]) == 7
+    assert document["errors"] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bench_prints_a_table(tmp_path: Path) -> None:
+    """The table says of each aim whether it is reached, and what the audit found."""
+    process = run("--quick", "--seconds", "0.1", "--folder", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    *_, audited = process.stdout.splitlines()
+    assert audited.startswith("0 requests failed; the ledger has ")
+    assert audited.endswith("it balances")
+    verdicts = [line.split()[-1] for line in process.stdout.splitlines() if " >= " in line]
+    assert len(verdicts) == 3
+    assert set(verdicts) <= {"reached", "MISSED"}
 
 
 @pytest.mark.parametrize("seconds", ["0", "5.1", "soon"])
