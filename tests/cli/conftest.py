@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from bursar.cli.__main__ import main
 from conftest import Served, serving
+
+USD = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,33 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+class Agent:
+    """An agent with a key, over HTTP."""
+
+    def __init__(self, url: str, secret: str) -> None:
+        self._client = httpx2.Client(
+            base_url=url, headers={"X-Cycles-API-Key": secret}, trust_env=False
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def reserve(self, tenant: str, key: str, usd: int = 1, agent: str = "reader") -> str:
+        body = {
+            "idempotency_key": key,
+            "subject": {"tenant": tenant, "agent": agent},
+            "action": {"kind": "llm.completion", "name": "gpt-4o"},
+            "estimate": {"unit": "USD_MICROCENTS", "amount": usd * USD},
+        }
+        said: dict[str, Any] = self._client.post("/v1/reservations", json=body).json()
+        return str(said["reservation_id"])
+
+    def commit(self, reservation_id: str, key: str, usd: int = 1) -> None:
+        body = {"idempotency_key": key, "actual": {"unit": "USD_MICROCENTS", "amount": usd * USD}}
+        path = f"/v1/reservations/{reservation_id}/commit"
+        assert self._client.post(path, json=body).status_code == 200
 
 
 @contextlib.contextmanager
@@ -80,3 +110,16 @@ def operator(bursar: Run, served: Served) -> Run:
         return bursar(*words, answers=answers, **own)
 
     return run
+
+
+@pytest.fixture
+def agent_with(served: Served) -> Iterator[Callable[[str], Agent]]:
+    """Return a function that makes an agent with a key's secret."""
+    with contextlib.ExitStack() as stack:
+
+        def make(secret: str) -> Agent:
+            agent = Agent(served.url, secret)
+            stack.callback(agent.close)
+            return agent
+
+        yield make

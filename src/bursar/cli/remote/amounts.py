@@ -29,13 +29,16 @@ def read_unit(option: str, written: str | None) -> Unit | None:
 
 
 def read(option: str, written: str, unit: Unit | None = None) -> Json:
-    """Return an amount as the wire writes it; a bare number is counted in `unit`.
+    """Return an amount as the wire writes it.
+
+    A number without a unit is refused even where the unit is known: `20` at a budget in
+    dollars would be 20 dollars to a person, and 20 microcents to the wire.
 
     Raises:
         CommandError: it cannot be read, or it is in another unit than `unit`.
     """
     try:
-        counted_in, size = money.parse(written, default=unit)
+        counted_in, size = money.parse(written)
     except money.AmountError as error:
         raise bad(f"{option}: {error}") from None
     if unit is not None and counted_in is not unit:
@@ -43,7 +46,7 @@ def read(option: str, written: str, unit: Unit | None = None) -> Json:
     return {"unit": counted_in.value, "amount": size}
 
 
-def maybe(option: str, written: str | None, unit: Unit) -> Json | None:
+def maybe(option: str, written: str | None, unit: Unit | None = None) -> Json | None:
     """Return an amount that may be left out."""
     return None if written is None else read(option, written, unit)
 

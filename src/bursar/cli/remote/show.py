@@ -25,7 +25,9 @@ from bursar.wire.timestamps import format_timestamp
 Json = dict[str, Any]
 Facts = Iterable[tuple[str, str | Text]]
 """Names and what to show for each; an empty one is left out."""
-FOLD_LEAST: Final = 24
+FOLD_LEAST: Final = 16
+GAP: Final = 3
+"""Between two columns: a blank on each side of what divides them."""
 PIPE_WIDTH: Final = 4_000
 """Columns of what is not a terminal: a row stays one line, for grep."""
 
@@ -50,12 +52,14 @@ class Column:
         cell: makes the text from a row.
         number: aligned to the right.
         extra: left out first where the terminal is narrow.
+        fold: may be folded; what people copy, and figures, may not.
     """
 
     title: str
     cell: Callable[[Json], str | Text]
     number: bool = False
     extra: bool = False
+    fold: bool = False
 
 
 class Show:
@@ -90,7 +94,7 @@ class Show:
         elif not rows:
             self.note(none)
         else:
-            self.console.print(self.table(rows, columns))
+            self._print(self.table(rows, columns))
         if document.get("has_more"):
             self.note(f"{len(rows):,} shown, and there are more: raise --limit, or filter")
 
@@ -98,18 +102,17 @@ class Show:
         """Return a table that fits; where nothing fits, one block of lines for each row."""
         kept = list(columns)
         while True:
-            table = self._table(rows, kept)
-            natural = self.console.measure(table).maximum
-            wide = natural if not rows else max(_widest(rows, kept))
-            if natural <= self.console.width - 1:
-                return table
+            widths = [(column, _width(rows, column)) for column in kept]
+            natural = sum(width for _, width in widths) + GAP * (len(kept) - 1)
+            # What folding can save: each column that may fold, down to a readable width.
+            saved = sum(max(0, width - FOLD_LEAST) for column, width in widths if column.fold)
+            if natural <= self.console.width:
+                return self._table(rows, kept)
             extra = [column for column in kept if column.extra]
-            if extra:
-                kept.remove(extra[-1])
-                continue
-            if natural - max(0, wide - FOLD_LEAST) <= self.console.width:
-                return table
-            return self._blocks(rows, columns)
+            if not extra:
+                fits = natural - saved <= self.console.width
+                return self._table(rows, kept) if fits else self._blocks(rows, columns)
+            kept.remove(extra[-1])
 
     def text(self, text: str, style: str = "") -> None:
         """Print a line for people; nothing with `--json`."""
@@ -134,7 +137,7 @@ class Show:
             table.add_column(
                 column.title,
                 justify="right" if column.number else "left",
-                no_wrap=column.number,
+                no_wrap=not column.fold,
                 overflow="fold",
             )
         for row in rows:
@@ -163,7 +166,17 @@ class Show:
             if cell.plain:
                 grid.add_row(f"  {name}", cell)
         if grid.row_count:
-            self.console.print(grid)
+            self._print(grid)
+
+    def _print(self, what: RenderableType) -> None:
+        """Print a table; where it is not a terminal, without the blanks at the end of lines."""
+        if self.console.is_terminal:
+            self.console.print(what)
+            return
+        with self.console.capture() as captured:
+            self.console.print(what)
+        for line in captured.get().splitlines():
+            print(line.rstrip())
 
 
 def printable(text: str) -> str:
@@ -229,7 +242,6 @@ def _cell(value: str | Text) -> Text:
     return value if isinstance(value, Text) else Text(printable(value))
 
 
-def _widest(rows: Sequence[Json], columns: Sequence[Column]) -> Iterable[int]:
-    """Yield the width of the widest cell of each column that may be folded."""
-    folding = [column for column in columns if not column.number]
-    return [max(_cell(c.cell(row)).cell_len for row in rows) for c in folding] or [0]
+def _width(rows: Sequence[Json], column: Column) -> int:
+    """Return the columns of a terminal that a column takes unfolded."""
+    return max([len(column.title), *(_cell(column.cell(row)).cell_len for row in rows)])

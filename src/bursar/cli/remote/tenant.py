@@ -33,7 +33,7 @@ app = App(name="tenant", help=ABOUT)
 
 _COLUMNS = (
     Column("tenant", field("tenant_id")),
-    Column("name", field("name")),
+    Column("name", field("name"), fold=True),
     Column("status", status),
     Column("parent", field("parent_tenant_id"), extra=True),
     Column("overage", field("default_commit_overage_policy"), extra=True),

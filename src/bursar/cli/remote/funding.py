@@ -1,0 +1,194 @@
+"""`bursar budget fund` and the other verbs that move an amount.
+
+The rule that lives here: whatever moves an amount carries one idempotency key through all
+its attempts, and shows it, so that nobody funds twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from bursar.cli.remote import amounts
+from bursar.cli.remote.options import HERE, Remote
+from bursar.cli.remote.show import Facts
+from bursar.cli.remote.show import amount as shown
+from bursar.vocabulary import FundOperation, Unit
+
+Json = dict[str, Any]
+PATH = "/v1/admin/budgets/fund"
+
+
+def fund(
+    scope: str,
+    amount: str,
+    /,
+    *,
+    reason: str | None = None,
+    idempotency_key: str | None = None,
+    remote: Remote = HERE,
+) -> None:
+    """Raise a budget by an amount.
+
+    Example: bursar budget fund tenant:acme 20USD --reason "November top-up"
+
+    Parameters
+    ----------
+    scope
+        Its scope.
+    amount
+        By how much, such as 20USD.
+    reason
+        Why; it stays in the log.
+    idempotency_key
+        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
+    """
+    _fund(remote, FundOperation.CREDIT, scope, amount, reason, idempotency_key)
+
+
+def debit(
+    scope: str,
+    amount: str,
+    /,
+    *,
+    reason: str | None = None,
+    idempotency_key: str | None = None,
+    remote: Remote = HERE,
+) -> None:
+    """Lower a budget by an amount, by no more than remains.
+
+    Example: bursar budget debit tenant:acme 5USD --reason "moved to research"
+
+    Parameters
+    ----------
+    scope
+        Its scope.
+    amount
+        By how much.
+    reason
+        Why; it stays in the log.
+    idempotency_key
+        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
+    """
+    _fund(remote, FundOperation.DEBIT, scope, amount, reason, idempotency_key)
+
+
+def reset(
+    scope: str,
+    amount: str,
+    /,
+    *,
+    reason: str | None = None,
+    idempotency_key: str | None = None,
+    remote: Remote = HERE,
+) -> None:
+    """Set a budget to an amount; what is spent and held stays, so little may remain.
+
+    Example: bursar budget reset tenant:acme 100USD
+
+    Parameters
+    ----------
+    scope
+        Its scope.
+    amount
+        To how much.
+    reason
+        Why; it stays in the log.
+    idempotency_key
+        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
+    """
+    _fund(remote, FundOperation.RESET, scope, amount, reason, idempotency_key)
+
+
+def reset_spent(
+    scope: str,
+    amount: str,
+    /,
+    *,
+    spent: str | None = None,
+    reason: str | None = None,
+    idempotency_key: str | None = None,
+    remote: Remote = HERE,
+) -> None:
+    """Begin a period: set a budget to an amount, and what it has spent to nothing.
+
+    Example: bursar budget reset-spent tenant:acme 100USD --reason "December"
+
+    Parameters
+    ----------
+    scope
+        Its scope.
+    amount
+        To how much.
+    spent
+        What counts as spent already; by default nothing.
+    reason
+        Why; it stays in the log.
+    idempotency_key
+        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
+    """
+    operation = FundOperation.RESET_SPENT
+    _fund(remote, operation, scope, amount, reason, idempotency_key, spent=spent)
+
+
+def repay(
+    scope: str,
+    amount: str,
+    /,
+    *,
+    reason: str | None = None,
+    idempotency_key: str | None = None,
+    remote: Remote = HERE,
+) -> None:
+    """Pay a budget's debt back; what is more than the debt raises the budget.
+
+    Example: bursar budget repay tenant:acme 0.50USD
+
+    Parameters
+    ----------
+    scope
+        Its scope.
+    amount
+        How much.
+    reason
+        Why; it stays in the log.
+    idempotency_key
+        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
+    """
+    _fund(remote, FundOperation.REPAY_DEBT, scope, amount, reason, idempotency_key)
+
+
+def _fund(
+    remote: Remote,
+    operation: FundOperation,
+    scope: str,
+    written: str,
+    reason: str | None,
+    given_key: str | None,
+    *,
+    spent: str | None = None,
+) -> None:
+    tenant, key = amounts.tenant_of(scope), given_key or f"cli-{uuid4()}"
+    value = amounts.read("AMOUNT", written)
+    unit = Unit(value["unit"])
+    body = amounts.present(
+        operation=operation,
+        amount=value,
+        spent=amounts.maybe("--spent", spent, unit),
+        reason=reason,
+        idempotency_key=key,
+    )
+    query = {"tenant_id": tenant, "scope": scope, "unit": unit}
+    with remote.connected() as caller:
+        done = caller.call("POST", PATH, query, body, key=key)
+    facts: Facts = [
+        *((name, _change(done, name)) for name in ("allocated", "remaining", "spent", "debt")),
+        ("idempotency key", key),
+    ]
+    said = f"{operation.replace('_', ' ').lower()} {shown(value)} at {scope}"
+    remote.show.result({"idempotency_key": key} | done, said, facts)
+
+
+def _change(done: Json, name: str) -> str:
+    before, after = shown(done.get(f"previous_{name}")), shown(done.get(f"new_{name}"))
+    return after if before == after else f"{before} -> {after}"
