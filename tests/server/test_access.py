@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bursar.authority.principal import Principal, capabilities
 from bursar.server.auth import Access
 from bursar.server.routes import ROUTES
 from bursar.vocabulary import Permission
@@ -15,6 +16,7 @@ from server.world import ACTION, Response, Server, Tenant, amount, error, fresh
 
 UNAUTHORIZED = (401, "UNAUTHORIZED")
 FORBIDDEN = (403, "FORBIDDEN")
+INVALID = (400, "INVALID_REQUEST")
 LACKING = (403, "INSUFFICIENT_PERMISSIONS")
 NOT_FOUND = (404, "NOT_FOUND")
 BOT = "agent:bot"
@@ -24,7 +26,10 @@ Keys = dict[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One operation: how to call it, what a key needs, and what other tenants get."""
+    """One operation: how to call it, what a key needs, and what other tenants get.
+
+    `CREDENTIALS` says what becomes of every kind of credential.
+    """
 
     operation: str
     method: str
@@ -34,6 +39,8 @@ class Row:
     foreign: tuple[int, str] | None  # another tenant's good key; None: it is let in
     access: str = "tenant"
     good: int = 200
+    suspended: tuple[int, str] | None = None  # the key of a suspended tenant; None: all is well
+    lists: bool = False
 
     @property
     def lacking(self) -> tuple[int, str]:
@@ -70,6 +77,11 @@ def new_budget(tenant: Tenant) -> Any:
     return {"scope": scope, "unit": "TOKENS", "allocated": amount(1)}
 
 
+def new_policy(tenant: Tenant) -> Any:
+    """Return a policy that says nothing, and so disturbs nobody."""
+    return {"name": fresh("p"), "scope_pattern": tenant.path(BOT)}
+
+
 def credit(tenant: Tenant) -> Any:
     return {"operation": "CREDIT", "amount": amount(1), "idempotency_key": fresh("k")}
 
@@ -86,11 +98,21 @@ def bulk(action: str) -> Callable[[Tenant], Any]:
 
 NAMED = "?scope={scope}&unit=TOKENS&tenant_id={tenant}"
 HELD = "/v1/reservations/{held}"
-BUDGETS = "/v1/admin/budgets"
+BUDGETS, POLICIES = "/v1/admin/budgets", "/v1/admin/policies"
 MATRIX = [
-    Row("createReservation", "POST", "/v1/reservations", ask, "reservations:create", FORBIDDEN),
-    Row("decide", "POST", "/v1/decide", ask, "reservations:create", FORBIDDEN),
-    Row("createEvent", "POST", "/v1/events", debit, "reservations:create", FORBIDDEN, good=201),
+    Row(
+        *("createReservation", "POST", "/v1/reservations", ask, "reservations:create", FORBIDDEN),
+        suspended=FORBIDDEN,
+    ),
+    Row(
+        *("decide", "POST", "/v1/decide", ask, "reservations:create", FORBIDDEN),
+        suspended=FORBIDDEN,
+    ),
+    Row(
+        *("createEvent", "POST", "/v1/events", debit, "reservations:create", FORBIDDEN),
+        good=201,
+        suspended=FORBIDDEN,
+    ),
     Row(
         *("commitReservation", "POST", f"{HELD}/commit", settle(actual=amount(1))),
         *("reservations:commit", FORBIDDEN),
@@ -107,13 +129,41 @@ MATRIX = [
     Row(
         *("listReservations", "GET", "/v1/reservations?tenant={tenant}", nothing),
         *("reservations:list", FORBIDDEN, "either"),
+        lists=True,
     ),
-    Row("getBalances", "GET", "/v1/balances?tenant={tenant}", nothing, "balances:read", FORBIDDEN),
+    Row(
+        *(
+            "getBalances",
+            "GET",
+            "/v1/balances?tenant={tenant}",
+            nothing,
+            "balances:read",
+            FORBIDDEN,
+        ),
+        lists=True,
+    ),
     Row(
         *("createBudget", "POST", BUDGETS, new_budget, "budgets:write"),
-        *((400, "INVALID_REQUEST"), "either", 201),
+        *(INVALID, "either", 201, INVALID),
     ),
-    Row("listBudgets", "GET", BUDGETS, nothing, "budgets:read", None, "either"),
+    Row("listBudgets", "GET", BUDGETS, nothing, "budgets:read", None, "either", lists=True),
+    Row("createPolicy", "POST", POLICIES, new_policy, "policies:write", INVALID, "either", 201),
+    Row(
+        *(
+            "listPolicies",
+            "GET",
+            f"{POLICIES}?tenant_id={{tenant}}",
+            nothing,
+            "policies:read",
+            None,
+        ),
+        *("either",),
+        lists=True,
+    ),
+    Row(
+        *("updatePolicy", "PATCH", f"{POLICIES}/{{policy_id}}", empty, "policies:write", FORBIDDEN),
+        "either",
+    ),
     Row(
         *("lookupBudget", "GET", f"{BUDGETS}/lookup{NAMED}", nothing, "budgets:read"),
         *(FORBIDDEN, "either"),
@@ -197,7 +247,8 @@ def keys(server: Server, owner: Tenant) -> Keys:
         "foreign": server.tenant().secret,
         "outside": server.key(owner.id, scope_filter=["agent:other"]),
         "inside": server.key(owner.id, scope_filter=["workspace:eng", BOT]),
-        "none": server.key(owner.id, permissions=[]),
+        "no permission": server.key(owner.id, permissions=[]),
+        "every permission": owner.secret,
         **{
             permission.value: server.key(owner.id, permissions=[permission.value])
             for permission in Permission
@@ -205,122 +256,185 @@ def keys(server: Server, owner: Tenant) -> Keys:
     }
 
 
-def send(row: Row, tenant: Tenant, headers: dict[str, str], *, operator: bool = False) -> Response:
-    """Call an operation on something of its own, so that calls do not meet."""
+Prepared = tuple[str, str, Any]
+
+
+def prepare(row: Row, tenant: Tenant) -> Prepared:
+    """Return method, path and body for something of the call's own, so that calls do not meet."""
     path = row.path
     if "{held}" in path:
         path = path.replace("{held}", tenant.hold(1, BOT))
     if "{key_id}" in path:
         path = path.replace("{key_id}", tenant.server.new_key(tenant.id)["key_id"])
-    path = path.format(tenant=tenant.id, scope=tenant.path(BOT))
-    body = row.body(tenant)
-    if operator and row.operation == "createBudget":
-        body |= {"tenant_id": tenant.id}
-    return tenant.server.call(row.method, path, body, headers=headers)
+    if "{policy_id}" in path:
+        made = tenant.call("POST", POLICIES, new_policy(tenant))
+        path = path.replace("{policy_id}", made.json()["policy_id"])
+    return row.method, path.format(tenant=tenant.id, scope=tenant.path(BOT)), row.body(tenant)
+
+
+def named_by_the_operator(row: Row, prepared: Prepared, tenant: Tenant) -> Prepared:
+    """Add what only the operator says: whose object it makes."""
+    method, path, body = prepared
+    if row.operation in ("createBudget", "createPolicy"):
+        body = body | {"tenant_id": tenant.id}
+    return method, path, body
 
 
 def api_key(secret: str) -> dict[str, str]:
     return {"X-Cycles-API-Key": secret}
 
 
-rows = pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.operation)
-
-
-# Who may manage policies depends on their patterns; test_policies walks these.
-POLICIES = {"createPolicy", "listPolicies", "updatePolicy"}
-
-
 def test_the_matrix_is_complete() -> None:
-    """Every route of the server is a row, with the same access."""
+    """Every route of the server is a row, with the same access; a new one fails until it is."""
     assert sorted((row.operation, Access(row.access)) for row in MATRIX) == sorted(
-        (route.operation_id, route.access) for route in ROUTES if route.operation_id not in POLICIES
+        (route.operation_id, route.access) for route in ROUTES
     )
 
 
-@rows
-@pytest.mark.parametrize("kind", ["no credential", "garbage", "blank", "revoked", "expired"])
-def test_without_a_good_credential(owner: Tenant, keys: Keys, row: Row, kind: str) -> None:
-    """Case 58: 401 for every reason, with the ids in headers and body (the client checks them)."""
-    headers = {} if kind == "no credential" else api_key(keys[kind])
-    before = owner.state(BOT)["spent"]
-    assert error(send(row, owner, headers)) == UNAUTHORIZED
-    assert owner.state(BOT)["spent"] == before
+GOOD, LIMITED, OF_FOREIGN, OF_LACKING, OF_SUSPENDED = (
+    *("good", "limited", "what foreign says", "what lacking says", "what suspended says"),
+)
+Told = tuple[int, str] | str
+CREDENTIALS: dict[str, tuple[Told, Told, Told]] = {
+    # what is sent             where a tenant may act   either may      the operator may
+    "nothing": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "garbage": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "blank": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "revoked": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "expired": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "of a closed tenant": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "of a suspended tenant": (OF_SUSPENDED, OF_SUSPENDED, UNAUTHORIZED),
+    "foreign": (OF_FOREIGN, OF_FOREIGN, UNAUTHORIZED),
+    "every permission": (GOOD, GOOD, UNAUTHORIZED),
+    "the permission alone": (GOOD, GOOD, UNAUTHORIZED),
+    "its older name": (GOOD, GOOD, UNAUTHORIZED),
+    "the wildcard": (GOOD, GOOD, UNAUTHORIZED),
+    "the other wildcard": (OF_LACKING, OF_LACKING, UNAUTHORIZED),
+    "another permission": (OF_LACKING, OF_LACKING, UNAUTHORIZED),
+    "no permission": (OF_LACKING, OF_LACKING, UNAUTHORIZED),
+    "inside": (GOOD, GOOD, UNAUTHORIZED),
+    "outside": (LIMITED, LIMITED, UNAUTHORIZED),
+    "wrong admin": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "longer admin": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "blank admin": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "admin": (UNAUTHORIZED, GOOD, GOOD),
+    "wrong admin and a good key": (GOOD, UNAUTHORIZED, UNAUTHORIZED),
+    "admin and a good key": (GOOD, GOOD, GOOD),
+    "admin and garbage": (UNAUTHORIZED, GOOD, GOOD),
+    "a key sent as admin": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+    "admin sent as a key": (UNAUTHORIZED, UNAUTHORIZED, UNAUTHORIZED),
+}
+COLUMNS = (Access.TENANT, Access.EITHER, Access.OPERATOR)
 
 
-@rows
-def test_another_tenants_key(owner: Tenant, keys: Keys, row: Row) -> None:
-    """Nothing of another tenant can be reached, and naming it is refused."""
-    response = send(row, owner, api_key(keys["foreign"]))
-    if row.foreign is not None:
-        assert error(response) == row.foreign
-        return
-    assert response.status_code == 200
-    assert owner.id not in response.text
+def expected(row: Row, kind: str) -> Told:
+    """Look up what a row's operation answers to a kind of credential."""
+    told = CREDENTIALS[kind][COLUMNS.index(Access(row.access))]
+    if told == OF_FOREIGN:
+        return row.foreign or LIMITED
+    if told == OF_LACKING:
+        return GOOD if row.permission is None else row.lacking
+    if told == OF_SUSPENDED:
+        return row.suspended or GOOD
+    return told
 
 
-@rows
-def test_the_permission_is_what_counts(owner: Tenant, keys: Keys, row: Row) -> None:
-    """A key with exactly the permission is let in; one without, or with only its twin, is not."""
-    if row.permission is None:
-        for kind in ("admin:read", "admin:write", "budgets:write"):
-            expected = 401 if row.access == "operator" else row.good
-            assert send(row, owner, api_key(keys[kind])).status_code == expected
-        return
-    assert send(row, owner, api_key(keys[row.permission])).status_code == row.good
-    wildcard = "admin:read" if row.method == "GET" else "admin:write"
-    other = "admin:write" if row.method == "GET" else "admin:read"
-    assert send(row, owner, api_key(keys[wildcard])).status_code == row.good
-    for kind in ("none", other, "webhooks:read", "policies:write"):
-        refused = send(row, owner, api_key(keys[kind]))
-        assert error(refused) == row.lacking
-        assert row.permission in refused.json()["message"]
+def credential(row: Row, kind: str, keys: Keys, server: Server) -> dict[str, str]:
+    """Return the headers of a kind of credential, for the permission that a row needs."""
+    admin, looks = server.admin_key, row.method == "GET"
+    sent_as_admin = {
+        "wrong admin": "x" * 32,
+        "longer admin": admin + "x",
+        "blank admin": "",
+        "admin": admin,
+        "wrong admin and a good key": admin[:-1],
+        "admin and a good key": admin,
+        "admin and garbage": admin,
+        "a key sent as admin": keys["every permission"],
+    }
+    older = f"admin:{row.permission}"
+    sent_as_key = {
+        "the permission alone": keys[row.permission or "no permission"],
+        "its older name": keys[older if older in keys else row.permission or "no permission"],
+        "the wildcard": keys["admin:read" if looks else "admin:write"],
+        "the other wildcard": keys["admin:write" if looks else "admin:read"],
+        "another permission": keys["webhooks:read"],
+        "wrong admin and a good key": keys["every permission"],
+        "admin and a good key": keys["every permission"],
+        "admin and garbage": keys["garbage"],
+        "admin sent as a key": admin,
+    } | {name: keys[name] for name in keys if name in CREDENTIALS}
+    headers = {"X-Admin-API-Key": sent_as_admin[kind]} if kind in sent_as_admin else {}
+    return headers | (api_key(sent_as_key[kind]) if kind in sent_as_key else {})
 
 
-@rows
-def test_the_scope_filter_is_what_counts(owner: Tenant, keys: Keys, row: Row) -> None:
-    """Outside its filter a key gets 403, and lists leave out what lies there."""
-    if row.access == "operator":
-        return
-    inside, outside = (send(row, owner, api_key(keys[kind])) for kind in ("inside", "outside"))
-    assert inside.status_code == row.good
-    if row.operation == "introspectAuth":
-        assert outside.json()["scope_filter"] == ["agent:other"]
-    elif row.operation in ("listReservations", "getBalances", "listBudgets"):
-        [shown] = [rows for rows in inside.json().values() if isinstance(rows, list)]
-        [hidden] = [rows for rows in outside.json().values() if isinstance(rows, list)]
-        assert {BOT in shown_row["scope_path"] for shown_row in shown} == {True}
-        assert hidden == []
-    else:
-        assert error(outside) == FORBIDDEN
-        assert "agent:other" in outside.json()["message"]
-
-
-@rows
-def test_the_operator(owner: Tenant, row: Row) -> None:
-    """Case 51: the admin key acts where it may, and where it may not it is ignored: 401."""
-    tenant = owner.server.tenant().budget(1_000).budget(1_000, BOT)
-    if row.operation == "unfreezeBudget":
+@pytest.mark.parametrize("kind", CREDENTIALS)
+@pytest.mark.parametrize("row", MATRIX, ids=lambda row: row.operation)
+def test_every_route_with_every_credential(owner: Tenant, keys: Keys, row: Row, kind: str) -> None:
+    """Cases 50, 51, 58: status and code for every pair, and what is refused changes nothing."""
+    server, told = owner.server, expected(row, kind)
+    tenant = owner
+    if kind.startswith("of a ") or (told == GOOD and row.operation.endswith("freezeBudget")):
+        tenant = server.tenant().budget(10**6).budget(10**6, BOT)
+        keys = keys | {kind: tenant.secret}
+    prepared = prepare(row, tenant)
+    if tenant is not owner and row.operation == "unfreezeBudget":
         assert tenant.turn("freeze", BOT).status_code == 200
-    headers = owner.server.operator
-    response = send(row, tenant, headers, operator=True)
-    if row.access == "tenant":
-        assert error(response) == UNAUTHORIZED
-        assert send(row, tenant, headers | api_key(tenant.secret)).status_code == row.good
+    if kind.startswith("of a "):
+        body = {"status": kind.split()[2].upper()}
+        patched = server.admin("PATCH", f"/v1/admin/tenants/{tenant.id}", body)
+        assert patched.status_code == 200
+    before = tenant.ledger(BOT)
+    headers = credential(row, kind, keys, server)
+    operator = row.access != "tenant" and headers.get("X-Admin-API-Key") == server.admin_key
+    if operator:
+        prepared = named_by_the_operator(row, prepared, tenant)
+    response = server.call(*prepared, headers=headers)
+    if told == GOOD:
+        assert response.status_code == row.good, response.text
+        assert response.headers.get("x-cycles-tenant") == (None if operator else tenant.id)
+    elif told == LIMITED:
+        assert_limited(row, response, tenant)
     else:
-        assert response.status_code == row.good
-        assert "x-cycles-tenant" not in response.headers
+        assert error(response) == told
+        assert tenant.ledger(BOT) == before
+        if told == row.lacking and CREDENTIALS[kind][0] == OF_LACKING:
+            assert str(row.permission) in response.json()["message"]
 
 
-@rows
-def test_a_wrong_admin_key_decides_alone(owner: Tenant, row: Row) -> None:
-    """Case 50: where the operator may act, a wrong admin key is 401 even beside a good API key."""
-    for wrong in ("x" * 32, "", owner.server.admin_key[:-1], owner.server.admin_key + "x"):
-        headers = {"X-Admin-API-Key": wrong} | api_key(owner.secret)
-        response = send(row, owner, headers)
-        if row.access == "tenant":
-            assert response.status_code == row.good
-        else:
-            assert error(response) == UNAUTHORIZED
+def assert_limited(row: Row, response: Response, tenant: Tenant) -> None:
+    """Check that a key which reaches nothing of a tenant's gets nothing of it."""
+    if row.lists:
+        assert response.status_code == 200, response.text
+        [rows] = [rows for rows in response.json().values() if isinstance(rows, list)]
+        assert tenant.id not in str(rows)
+    elif row.operation == "introspectAuth":
+        shown = response.json()
+        assert shown["tenant_id"] != tenant.id or shown["scope_filter"] == ["agent:other"]
+    else:
+        assert error(response) == FORBIDDEN
+        assert "agent:other" in response.json()["message"]
+
+
+MANAGED = {
+    "view_budgets": Permission.BUDGETS_READ,
+    "view_policies": Permission.POLICIES_READ,
+    "view_webhooks": Permission.WEBHOOKS_READ,
+    "view_events": Permission.EVENTS_READ,
+    "manage_budgets": Permission.BUDGETS_WRITE,
+    "manage_policies": Permission.POLICIES_WRITE,
+    "manage_webhooks": Permission.WEBHOOKS_WRITE,
+}
+
+
+@pytest.mark.parametrize("held", Permission)
+def test_what_introspection_promises_is_let_in(held: Permission) -> None:
+    """A flag is true exactly for a key whose operations pass, whatever the permission is called."""
+    principal = Principal("acme", permissions=frozenset({held.value}))
+    flags = capabilities(principal)
+    assert {name: flags[name] for name in MANAGED} == {
+        name: principal.may(permission) for name, permission in MANAGED.items()
+    }
 
 
 def test_the_log_says_who_it_was(server: Server) -> None:
@@ -451,7 +565,7 @@ CAPABILITIES: dict[str, set[str]] = {
     | {"view_reservations"},
     "admin:write": {f"manage_{what}" for what in ("budgets", "policies", "webhooks")}
     | {"manage_reservations"},
-    "none": set(),
+    "no permission": set(),
 }
 SILENT = ("balances:read", "admin:tenants:read", "admin:tenants:write", "admin:apikeys:read")
 SILENT += ("admin:apikeys:write", "admin:audit:read")
@@ -465,7 +579,7 @@ def test_capabilities_of_a_tenant(owner: Tenant, keys: Keys, held: str) -> None:
     assert body["auth_type"] == "tenant"
     assert body["authenticated"] is True
     assert body["tenant_id"] == owner.id == response.headers["x-cycles-tenant"]
-    assert body["permissions"] == ([] if held == "none" else [held])
+    assert body["permissions"] == ([] if held == "no permission" else [held])
     assert "scope_filter" not in body
     flags = body["capabilities"]
     assert len(flags) == 15

@@ -1,8 +1,9 @@
 """Who asks: a tenant through one of its keys, or the operator.
 
-The rule that lives here (protocol 6.5, 6.7): a permission is granted by name, by
-`admin:write` for anything that changes, or by `admin:read` for anything that looks.
-Reading never implies writing. The operator has no tenant and needs no permission.
+The rule that lives here (protocol 6.5, 6.7): a permission is granted by name, by the older
+name that begins with `admin:` (`admin:budgets:write` for `budgets:write`), by `admin:write`
+for anything that changes, or by `admin:read` for anything that looks. Reading never implies
+writing, and none of them makes a tenant an operator. The operator needs no permission.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Principal:
 
     def may(self, permission: Permission) -> bool:
         """Return whether the caller holds a permission."""
-        if self.is_operator or permission in self.permissions:
+        if self.is_operator or not self.permissions.isdisjoint((permission, f"admin:{permission}")):
             return True
         looks = permission.endswith((":read", ":list"))
         return (P.ADMIN_READ if looks else P.ADMIN_WRITE) in self.permissions
