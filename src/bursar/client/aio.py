@@ -24,6 +24,9 @@ from bursar.client.transport import AsyncHttpTransport, AsyncTransport
 from bursar.client.typed import AsyncTypedCalls
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bursar.client.local import AsyncEmbeddedClient
     from bursar.client.models import Action, Amount, ReservationCreateRequest, Subject
     from bursar.client.stream import AsyncStreamReservation
     from bursar.client.usage import StreamUsage
@@ -43,6 +46,26 @@ class AsyncCyclesClient:
         self._transport = transport or AsyncHttpTransport(config)
         self._engine = loop_engine(config, self._transport)
         self._supervisor = Supervisor()
+
+    @staticmethod
+    def embedded(
+        path: str | Path, *, tenant: str = "default", **config: Any
+    ) -> AsyncEmbeddedClient:
+        """Return a client whose ledger is a file in this process; no server, no port.
+
+        Args:
+            path: the ledger's file, created if it is new; several processes may use it.
+                `:memory:` is a ledger that vanishes with the client.
+            tenant: who spends, created if it is new; 3 to 64 of `a-z`, `0-9` and `-`.
+            config: fields of `CyclesConfig`, such as `agent="bot"`.
+
+        Raises:
+            StoreUnusable: the file is foreign, corrupt, of another schema, or in use.
+            CyclesProtocolError: the tenant cannot be created.
+        """
+        from bursar.client.local import AsyncEmbeddedClient
+
+        return AsyncEmbeddedClient(path, tenant, config)
 
     @property
     def config(self) -> CyclesConfig:

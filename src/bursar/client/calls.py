@@ -29,12 +29,18 @@ class Dumps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: where it goes and what it says; the credential is the transport's."""
+    """One request: what it asks for and says; the credential is the transport's.
 
+    `operation` is the published specification's name of it; `reservation_id` is what the
+    path is about, as the caller gave it.
+    """
+
+    operation: str
     method: str
     path: str
     body: Body | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    reservation_id: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -50,7 +56,7 @@ class Call:
 
 def create_reservation(request: object) -> Call:
     """Return the call that reserves."""
-    return Call("POST", _RESERVATIONS, body_of(request))
+    return Call("createReservation", "POST", _RESERVATIONS, body_of(request))
 
 
 def commit_reservation(reservation_id: str, request: object) -> Call:
@@ -70,22 +76,23 @@ def extend_reservation(reservation_id: str, request: object) -> Call:
 
 def decide(request: object) -> Call:
     """Return the call that asks without reserving."""
-    return Call("POST", "/v1/decide", body_of(request))
+    return Call("decide", "POST", "/v1/decide", body_of(request))
 
 
 def create_event(request: object) -> Call:
     """Return the call that accounts for a cost that was never reserved."""
-    return Call("POST", "/v1/events", body_of(request))
+    return Call("createEvent", "POST", "/v1/events", body_of(request))
 
 
 def list_reservations(query: Mapping[str, object]) -> Call:
     """Return the call that lists reservations; `from_` may stand for the keyword `from`."""
-    return Call("GET", _RESERVATIONS, query=_query(query))
+    return Call("listReservations", "GET", _RESERVATIONS, query=_query(query))
 
 
 def get_reservation(reservation_id: str) -> Call:
     """Return the call that reads one reservation."""
-    return Call("GET", f"{_RESERVATIONS}/{validation.path_segment(reservation_id)}")
+    path = f"{_RESERVATIONS}/{validation.path_segment(reservation_id)}"
+    return Call("getReservation", "GET", path, reservation_id=reservation_id)
 
 
 def get_balances(query: Mapping[str, object]) -> Call:
@@ -99,7 +106,7 @@ def get_balances(query: Mapping[str, object]) -> Call:
             "get_balances requires at least one subject filter "
             "(tenant, workspace, app, workflow, agent, or toolset)"
         )
-    return Call("GET", "/v1/balances", query=_query(query))
+    return Call("getBalances", "GET", "/v1/balances", query=_query(query))
 
 
 def body_of(request: object) -> Body:
@@ -118,8 +125,9 @@ def body_of(request: object) -> Body:
 
 
 def _about(reservation_id: str, verb: str, request: object) -> Call:
-    segment = validation.path_segment(reservation_id)
-    return Call("POST", f"{_RESERVATIONS}/{segment}/{verb}", body_of(request))
+    path = f"{_RESERVATIONS}/{validation.path_segment(reservation_id)}/{verb}"
+    body = body_of(request)
+    return Call(f"{verb}Reservation", "POST", path, body, reservation_id=reservation_id)
 
 
 def _query(query: Mapping[str, object]) -> dict[str, str]:

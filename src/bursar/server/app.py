@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bursar import ids
 from bursar.authority.authority import Authority
 from bursar.authority.call import Answer, Call, Refusal
+from bursar.authority.unforeseen import Interrupted
 from bursar.clock import Clock
 from bursar.flow import run_sync
 from bursar.ledger.batcher import Closed
@@ -29,7 +30,7 @@ from bursar.server import backup, health
 from bursar.server.auth import Access, Authenticator
 from bursar.server.observe.seam import RequestObserver
 from bursar.server.protocol import ARRIVED
-from bursar.server.respond import HttpError, Interrupted, error_answer, wrong_method
+from bursar.server.respond import HttpError, error_answer, wrong_method
 from bursar.server.routes import ROUTES, ApiRoute
 from bursar.server.settings import Settings
 from bursar.server.tracing import trace_id

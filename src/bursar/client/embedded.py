@@ -1,0 +1,224 @@
+"""The same ledger in this process: no server, no port, the same answers.
+
+The rule that lives here: an embedded client differs from a remote one in its transport and
+in nothing else. A call becomes the operation that a server would perform, in the same
+transaction, with the same refusals; several processes may embed the same file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, cast
+
+from bursar import ids, money
+from bursar.authority import budgets, listing, refusals, runtime, tenants
+from bursar.authority.authority import Authority
+from bursar.authority.call import Answer
+from bursar.authority.call import Call as Asked
+from bursar.authority.principal import OPERATOR, Principal
+from bursar.authority.render import render
+from bursar.authority.unforeseen import refused_of
+from bursar.client import timers
+from bursar.client.calls import Call
+from bursar.client.exceptions import error_from_response
+from bursar.client.io import Handle
+from bursar.client.response import CyclesResponse
+from bursar.clock import SystemClock
+from bursar.flow import run_sync
+from bursar.ledger import sweep
+from bursar.ledger.batcher import Batcher, Closed, Overloaded
+from bursar.ledger.ports import StoreError
+from bursar.ledger.service import Ledger, Outcome
+from bursar.storage.sqlite.store import SqliteStore
+from bursar.vocabulary import Permission, Unit
+
+MEMORY = ":memory:"
+SWEEP_S = 5.0
+Operation = Callable[[Authority, Asked], Awaitable[Answer]]
+
+OPERATIONS: Mapping[str, Operation] = {
+    "createReservation": runtime.reserve,
+    "commitReservation": runtime.commit,
+    "releaseReservation": runtime.release,
+    "extendReservation": runtime.extend,
+    "decide": runtime.decide,
+    "createEvent": runtime.debit,
+    "listReservations": listing.list_reservations,
+    "getReservation": listing.get_reservation,
+    "getBalances": listing.get_balances,
+}
+
+
+class _Waiting:
+    """A batcher whose callers block: what operations await is there when it returns."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+
+    async def execute(self, command: Any) -> Outcome:
+        """Execute a command and return its outcome once durable."""
+        future: Future[Outcome] = self._batcher.submit(command)
+        return future.result()
+
+
+class EmbeddedLedger:
+    """A transport that is the ledger itself, for one tenant; safe to share between threads."""
+
+    def __init__(self, path: str | Path, tenant: str) -> None:
+        """Open or create the file, and the tenant in it.
+
+        Args:
+            path: the ledger's file; `:memory:` is a new one that vanishes with this object.
+            tenant: who spends: 3 to 64 of `a-z`, `0-9` and `-`.
+
+        Raises:
+            StoreUnusable: the file is foreign, corrupt, of another schema, or a server has it.
+            CyclesProtocolError: the tenant cannot be created.
+        """
+        self._folder = tempfile.TemporaryDirectory() if str(path) == MEMORY else None
+        file = Path(self._folder.name, "ledger.db") if self._folder else Path(path)
+        self._store = SqliteStore.open(file)
+        newest_ms = max((head.at_ms for head in self._store.reader.heads().values()), default=0)
+        self._clock = SystemClock(not_before_ms=newest_ms)
+        self._batcher = Batcher(Ledger(self._store, self._clock, render))
+        self._authority = Authority(
+            cast(Batcher, _Waiting(self._batcher)),
+            self._store.reader,
+            self._clock,
+            self._store.reader.pepper(),
+        )
+        self.tenant = tenant
+        self._principal = Principal(tenant, permissions=frozenset(Permission))
+        self._closing = threading.Lock()
+        self._closed = False
+        self._sweeping: Handle = timers.shared().start(SWEEP_S, _sweeper(self))
+        self._named({"tenant_id": tenant, "name": tenant})
+
+    def send(self, call: Call) -> CyclesResponse:
+        """Return the answer to a call; never raises `Exception`."""
+        body = b"" if call.body is None else json.dumps(call.body).encode()
+        path = {} if call.reservation_id is None else {"reservation_id": call.reservation_id}
+        operation = OPERATIONS[call.operation]
+        return self._perform(operation, self._principal, body, query=call.query, path=path)
+
+    def create_budget(
+        self, allocated: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+    ) -> dict[str, Any]:
+        """Create a budget and return it as the admin plane shows it.
+
+        Args:
+            allocated: how much, as people write it (`20USD`, `1.5M tokens`), or an int64 of
+                `unit`.
+            scope: the path it limits; None is the whole tenant.
+            unit: the unit of an int; None is USD_MICROCENTS.
+
+        Raises:
+            AmountError: the amount cannot be understood.
+            CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
+        """
+        amount = _amount(allocated, unit)
+        body = {
+            "tenant_id": self.tenant,
+            "scope": scope or f"tenant:{self.tenant}",
+            "unit": amount["unit"],
+            "allocated": amount,
+        }
+        response = self._perform(budgets.create_budget, OPERATOR, json.dumps(body).encode())
+        if not response.is_success:
+            raise error_from_response("Failed to create budget", response)
+        return response.body or {}
+
+    def close(self) -> None:
+        """Finish what was accepted and let go of the file."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._sweeping.cancel()
+        self._batcher.close()
+        self._store.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def sweep(self) -> None:
+        """Expire leases that are over; a server has a job for it, a process has this."""
+        with contextlib.suppress(StoreError, Overloaded, Closed):
+            for command in sweep.plan(self._store.reader, self._clock.now_ms()):
+                self._batcher.submit(command)
+
+    def _named(self, tenant: Mapping[str, str]) -> None:
+        body = json.dumps(tenant).encode()
+        response = self._perform(tenants.create_tenant, OPERATOR, body)
+        if not response.is_success:
+            raise error_from_response("Failed to open the ledger", response)
+
+    def _perform(
+        self,
+        operation: Operation,
+        principal: Principal,
+        body: bytes,
+        query: Mapping[str, str] | None = None,
+        path: Mapping[str, str] | None = None,
+    ) -> CyclesResponse:
+        request_id, trace_id = ids.new_id(self._clock.now_ms()), ids.new_trace_id()
+        asked = Asked(principal, request_id, trace_id, body, query=query or {}, path=path or {})
+        headers = {"x-request-id": request_id, "x-cycles-trace-id": trace_id}
+        try:
+            answer: Answer = run_sync(cast(Any, operation(self._authority, asked)))
+        except Exception as error:  # noqa: BLE001 - a caller gets an answer, as from a server
+            refused = refused_of(error)
+            headers |= refusals.headers(refused)
+            answer = refusals.answer(refused, request_id, trace_id)
+        found = json.loads(answer.body)
+        if answer.status < 300:
+            return CyclesResponse.success(answer.status, found, headers)
+        return CyclesResponse.http_error(answer.status, found["message"], found, headers)
+
+
+class AsyncEmbeddedLedger:
+    """The same transport for event loops: what blocks runs on a thread."""
+
+    def __init__(self, ledger: EmbeddedLedger) -> None:
+        """Share an open ledger."""
+        self.ledger = ledger
+
+    async def send(self, call: Call) -> CyclesResponse:
+        """Return the answer to a call; never raises `Exception`."""
+        return await asyncio.to_thread(self.ledger.send, call)
+
+    async def aclose(self) -> None:
+        """Finish what was accepted and let go of the file."""
+        await asyncio.to_thread(self.ledger.close)
+
+    def blocking(self) -> EmbeddedLedger:
+        """Return the blocking transport underneath, for the end of the process."""
+        return self.ledger
+
+
+def _sweeper(ledger: EmbeddedLedger) -> Callable[[], Any]:
+    """Return a step that sweeps for as long as somebody holds the ledger."""
+    held = weakref.ref(ledger)
+
+    async def step() -> float | None:
+        found = held()
+        if found is None:
+            return None
+        found.sweep()
+        return SWEEP_S
+
+    return step
+
+
+def _amount(allocated: str | int, unit: Unit | str | None) -> dict[str, Any]:
+    if isinstance(allocated, str):
+        counted, amount = money.parse(allocated, None if unit is None else Unit(unit))
+        return {"unit": counted.value, "amount": amount}
+    return {"unit": str(unit or Unit.USD_MICROCENTS), "amount": allocated}

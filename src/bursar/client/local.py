@@ -1,0 +1,95 @@
+"""Clients whose ledger is a file in this process, and the budgets in it.
+
+The rule that lives here: a program that embeds its ledger is its own operator, so its client
+can also create what it spends from. Everything else is the client as everybody knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bursar.client.aio import AsyncCyclesClient
+from bursar.client.config import CyclesConfig
+from bursar.client.embedded import MEMORY, AsyncEmbeddedLedger, EmbeddedLedger
+from bursar.client.sync import CyclesClient
+
+if TYPE_CHECKING:
+    from bursar.vocabulary import Unit
+
+PENDING = ".pending"
+"""Beside the file: settlements that were journaled and not yet confirmed."""
+
+
+class EmbeddedClient(CyclesClient):
+    """A `CyclesClient` on a ledger file of this process."""
+
+    def __init__(self, path: str | Path, tenant: str, config: dict[str, Any]) -> None:
+        """Open or create the file; use `CyclesClient.embedded`."""
+        self._ledger = EmbeddedLedger(path, tenant)
+        super().__init__(embedded_config(path, tenant, config), transport=self._ledger)
+
+    def create_budget(
+        self, allocated: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+    ) -> dict[str, Any]:
+        """Create a budget and return it.
+
+        Args:
+            allocated: how much, as people write it (`20USD`, `1.5M tokens`), or an int64 of
+                `unit`.
+            scope: the path it limits, such as `tenant:acme/agent:bot`; None is the tenant.
+            unit: the unit of an int; None is USD_MICROCENTS.
+
+        Raises:
+            AmountError: the amount cannot be understood.
+            CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
+        """
+        return self._ledger.create_budget(allocated, scope=scope, unit=unit)
+
+
+class AsyncEmbeddedClient(AsyncCyclesClient):
+    """An `AsyncCyclesClient` on a ledger file of this process."""
+
+    def __init__(self, path: str | Path, tenant: str, config: dict[str, Any]) -> None:
+        """Open or create the file; use `AsyncCyclesClient.embedded`."""
+        self._ledger = EmbeddedLedger(path, tenant)
+        transport = AsyncEmbeddedLedger(self._ledger)
+        super().__init__(embedded_config(path, tenant, config), transport=transport)
+
+    async def create_budget(
+        self, allocated: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+    ) -> dict[str, Any]:
+        """Create a budget and return it.
+
+        Args:
+            allocated: how much, as people write it (`20USD`, `1.5M tokens`), or an int64 of
+                `unit`.
+            scope: the path it limits, such as `tenant:acme/agent:bot`; None is the tenant.
+            unit: the unit of an int; None is USD_MICROCENTS.
+
+        Raises:
+            AmountError: the amount cannot be understood.
+            CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
+        """
+        create = self._ledger.create_budget
+        return await asyncio.to_thread(create, allocated, scope=scope, unit=unit)
+
+
+def embedded_config(path: str | Path, tenant: str, more: dict[str, Any]) -> CyclesConfig:
+    """Return the configuration of an embedded client; `more` are fields of `CyclesConfig`.
+
+    Raises:
+        ValueError: a field is out of its range.
+        TypeError: a field is unknown.
+    """
+    memory = str(path) == MEMORY
+    place = "memory" if memory else Path(path).absolute().as_posix()
+    fields: dict[str, Any] = {
+        "base_url": f"embedded://{place}",
+        "api_key": "embedded",
+        "tenant": tenant,
+        "journal_enabled": not memory,
+        "journal_dir": None if memory else f"{place}{PENDING}",
+    }
+    return CyclesConfig(**{**fields, **more})
