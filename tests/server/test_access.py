@@ -224,6 +224,8 @@ MATRIX = [
         *("validateApiKey", "POST", "/v1/auth/validate", lambda t: {"key_secret": t.secret}),
         *(None, UNAUTHORIZED, "operator"),
     ),
+    Row("listAuditLogs", "GET", "/v1/admin/audit/logs", nothing, None, UNAUTHORIZED, "operator"),
+    Row("getAdminOverview", "GET", "/v1/admin/overview", nothing, None, UNAUTHORIZED, "operator"),
     Row("introspectAuth", "GET", "/v1/auth/introspect", nothing, None, None, "either"),
 ]
 

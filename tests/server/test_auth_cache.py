@@ -13,6 +13,7 @@ from bursar.authority.principal import OPERATOR, hash_secret
 from bursar.core.state import ApiKey
 from bursar.ledger.ports import Reader
 from bursar.server import auth
+from bursar.server.attempts import Attempts
 from bursar.server.auth import Access, Authenticator
 from bursar.vocabulary import ErrorCode, KeyStatus
 
@@ -75,7 +76,7 @@ Build = Callable[..., Authenticator]
 @pytest.fixture
 def build(keys: Keys, clock: HandClock) -> Build:
     return lambda cache_ms=CACHE_MS: Authenticator(
-        cast(Reader, keys), clock, PEPPER, ADMIN, cache_ms
+        cast(Reader, keys), clock, PEPPER, ADMIN, cache_ms, Attempts(0)
     )
 
 

@@ -25,6 +25,7 @@ E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 CURSOR_VERSION = 1
 SEARCH_LENGTH_MAX = 128
+SEVERAL_MAX = 25
 
 
 class Query:
@@ -72,6 +73,23 @@ class Query:
         if not 0 <= number <= 1:
             raise _bad(name, f"must be a number from 0 to 1, got {value[:80]!r}")
         return self._seen(name, number)
+
+    def several(self, name: str) -> tuple[str, ...]:
+        """Return a parameter that lists values between commas; empty if it is absent."""
+        parts = (self._parameters.get(name) or "").split(",")
+        values = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+        if len(values) > SEVERAL_MAX:
+            raise _bad(name, f"must list at most {SEVERAL_MAX} values, got {len(values)}")
+        return self._seen(name, values) if values else ()
+
+    def whole(self, name: str, least: int, most: int) -> int | None:
+        """Return a parameter that is a whole number within bounds."""
+        value = self._parameters.get(name) or None
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and least <= int(value[:9]) <= most):
+            raise _bad(name, f"must be a whole number from {least} to {most}, got {value[:80]!r}")
+        return self._seen(name, int(value))
 
     def window(self, first: str, last: str) -> tuple[int | None, int | None]:
         """Return an inclusive window of ISO-8601 times in epoch milliseconds."""

@@ -28,6 +28,7 @@ from bursar.ledger.batcher import Closed
 from bursar.ledger.ports import StoreError
 from bursar.server import backup, health
 from bursar.server.auth import Access, Authenticator
+from bursar.server.failures import Failures, address_of
 from bursar.server.observe.seam import RequestObserver
 from bursar.server.protocol import ARRIVED
 from bursar.server.respond import HttpError, error_answer, wrong_method
@@ -47,6 +48,7 @@ def build(
     authenticator: Authenticator,
     settings: Settings,
     state: health.State,
+    failures: Failures,
     observers: Sequence[RequestObserver] = (),
     pages: Mapping[str, ASGIApp] = MappingProxyType({}),
 ) -> ASGIApp:
@@ -57,6 +59,7 @@ def build(
         authenticator: who may call them.
         settings: the server's settings.
         state: what the probes look at.
+        failures: writes down every request that is refused.
         observers: are told of every request.
         pages: what else is served, by path.
     """
@@ -77,15 +80,22 @@ def build(
         ),
     ]
     router = Router(routes, redirect_slashes=False, default=_not_found)
-    return _Envelope(router, authority.clock, observers)
+    return _Envelope(router, authority.clock, failures, observers)
 
 
 class _Envelope:
     """Gives every request its ids, and every failure the protocol's error body."""
 
-    def __init__(self, app: ASGIApp, clock: Clock, observers: Sequence[RequestObserver]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        clock: Clock,
+        failures: Failures,
+        observers: Sequence[RequestObserver],
+    ) -> None:
         self._app = app
         self._clock = clock
+        self._failures = failures
         self._observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +106,12 @@ class _Envelope:
         began_s = time.perf_counter()
         request_id = ids.new_id(started_ms)
         trace = trace_id(_text(headers, b"traceparent"), _text(headers, b"x-cycles-trace-id"))
-        scope["bursar"] = {"headers": headers, "request_id": request_id, "trace_id": trace}
+        scope["bursar"] = {
+            "headers": headers,
+            "request_id": request_id,
+            "trace_id": trace,
+            "started_ms": started_ms,
+        }
         for observer in self._observers:
             observer.began(scope)
         status = 0
@@ -118,13 +133,16 @@ class _Envelope:
         except asyncio.CancelledError:
             # The time to finish after a signal is over; this ends the request's own task.
             if status == 0:
-                answer, _ = error_answer(Interrupted(), request_id, trace)
+                interrupted = Interrupted()
+                answer, extra = error_answer(interrupted, request_id, trace)
+                answer, _ = await self._failures.record(scope, interrupted, answer, extra)
                 await _send(send_with_ids, answer, {"connection": "close"})
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller gets an error body
             answer, extra = error_answer(error, request_id, trace)
             if answer.status >= 500:
                 _log_failure(error, request_id, trace, scope["path"])
             if status == 0:
+                answer, extra = await self._failures.record(scope, error, answer, extra)
                 await _send(send_with_ids, answer, extra)
         took_s = time.perf_counter() - began_s
         for observer in self._observers:
@@ -180,17 +198,24 @@ class _Endpoint:
         known["operation"] = route.operation_id
         headers: Headers = known["headers"]
         principal = self._authenticator.principal(
-            route.access, _text(headers, b"x-admin-api-key"), _text(headers, b"x-cycles-api-key")
+            route.access,
+            _text(headers, b"x-admin-api-key"),
+            _text(headers, b"x-cycles-api-key"),
+            address_of(scope),
         )
+        known["principal"] = principal
+        known["query"] = query = _query(scope["query_string"])
+        body = b""
+        if route.method != "GET":
+            body = await self._body(headers, receive, arrived=ARRIVED in scope)
+        known["body"] = body
         call = Call(
             principal=principal,
             request_id=known["request_id"],
             trace_id=known["trace_id"],
-            body=b""
-            if route.method == "GET"
-            else await self._body(headers, receive, arrived=ARRIVED in scope),
+            body=body,
             idempotency_header=_text(headers, b"x-idempotency-key"),
-            query=_query(scope["query_string"]),
+            query=query,
             path=scope["path_params"],
         )
         try:
@@ -272,7 +297,10 @@ class _OperatorOnly:
         if scope["method"] != "GET":
             raise wrong_method(scope["method"], ["GET"])
         key = _text(scope["bursar"]["headers"], b"x-admin-api-key")
-        self._authenticator.principal(Access.OPERATOR, key, None)
+        known = scope["bursar"]
+        known["principal"] = self._authenticator.principal(
+            Access.OPERATOR, key, None, address_of(scope)
+        )
         await self._app(scope, receive, send)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from starlette.types import Receive, Scope, Send
 
 from bursar.server.auth import Access, Authenticator
+from bursar.server.failures import address_of
 from bursar.server.respond import wrong_method
 from bursar.server.settings import METRICS_OPEN
 
@@ -40,12 +41,12 @@ class MetricsPage:
             raise wrong_method(scope["method"], READ)
         headers: Headers = scope["bursar"]["headers"]
         if self._metrics_key != METRICS_OPEN:
-            self._admit(headers)
+            self._admit(headers, address_of(scope))
         accept = _text(headers, b"accept") or ""
         content_type, body = await asyncio.to_thread(self._scrape, accept)
         await send_page(scope, send, body, {"content-type": content_type})
 
-    def _admit(self, headers: Headers) -> None:
+    def _admit(self, headers: Headers, address: str) -> None:
         """Let the scraper in, or raise what the operator's operations raise."""
         kind, _, bearer = (_text(headers, b"authorization") or "").partition(" ")
         key = bearer.strip() if kind.lower() == "bearer" else None
@@ -53,7 +54,8 @@ class MetricsPage:
         if key and expected and hmac.compare_digest(key.encode(), expected):
             return
         admin = _text(headers, b"x-admin-api-key")
-        self._authenticator.principal(Access.OPERATOR, key if admin is None else admin, None)
+        given = key if admin is None else admin
+        self._authenticator.principal(Access.OPERATOR, given, None, address)
 
 
 async def send_page(

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bursar.authority import budgets, bulk, keys, listing, policies, runtime, tenants
+from bursar.authority import (
+    budgets,
+    bulk,
+    keys,
+    listing,
+    overview,
+    policies,
+    runtime,
+    tenants,
+    trail,
+)
 from bursar.authority.authority import Authority
 from bursar.authority.call import Answer, Call
 from bursar.server.auth import Access
@@ -147,6 +157,17 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     ApiRoute(
         "POST", "/v1/auth/validate", "validateApiKey", keys.validate, Access.OPERATOR, reads=True
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/admin/audit/logs",
+        "listAuditLogs",
+        trail.list_lines,
+        Access.OPERATOR,
+        reads=True,
+    ),
+    ApiRoute(
+        "GET", "/v1/admin/overview", "getAdminOverview", overview.show, Access.OPERATOR, reads=True
     ),
     ApiRoute("GET", "/v1/auth/introspect", "introspectAuth", keys.introspect, Access.EITHER),
 )

@@ -18,16 +18,19 @@ from dataclasses import dataclass
 import structlog
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from bursar.authority.authority import Authority
 from bursar.authority.render import render
-from bursar.clock import SystemClock
+from bursar.clock import Clock, SystemClock
 from bursar.core.state import Head
 from bursar.ledger.batcher import Batcher
 from bursar.ledger.service import Ledger
-from bursar.server import app, health, jobs, pages, protocol
+from bursar.server import app, health, jobs, pages, protocol, retention
 from bursar.server.adminkey import AdminKey
+from bursar.server.attempts import WINDOW_MS, Attempts
 from bursar.server.auth import Authenticator
+from bursar.server.failures import Failures
 from bursar.server.observe.ledger import LedgerCounts
 from bursar.server.observe.telemetry import Telemetry
 from bursar.server.settings import Settings
@@ -121,35 +124,22 @@ async def _serve(
         Ledger(store, clock, render), queue_max=settings.queue_max, observer=telemetry
     )
     authority = Authority(batcher, reader, clock, reader.pepper())
+    attempts = Attempts(settings.auth_failures_per_minute)
     authenticator = Authenticator(
-        reader, clock, authority.pepper, admin_key.key, settings.key_cache_ms
+        reader, clock, authority.pepper, admin_key.key, settings.key_cache_ms, attempts
     )
+    failures = Failures(batcher, clock, attempts)
     state = health.State(batcher, reader, clock)
     scrape = telemetry.exposition(state, store.statistics).page
     shown = {"/metrics": pages.MetricsPage(scrape, authenticator, settings.metrics_key)}
-    server = _Server(
-        uvicorn.Config(
-            app.build(
-                authority, authenticator, settings, state, telemetry.request_observers, shown
-            ),
-            http=protocol.protocol_class(
-                clock, settings.header_timeout_s, settings.connections_max
-            ),
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # nothing here trusts, or reads, where a proxy says it was
-            timeout_keep_alive=settings.keep_alive_s,
-            timeout_graceful_shutdown=settings.stop_timeout_s,
-            backlog=BACKLOG,
-        ),
-        started,
-    )
+    observers = telemetry.request_observers
+    asgi = app.build(authority, authenticator, settings, state, failures, observers, shown)
+    server = _Server(_config(asgi, settings, clock), started)
     work = [
         jobs.expire_forever(batcher, reader, clock, settings.sweep_interval_ms, telemetry),
         telemetry.service.watch_loop(),
+        retention.finish_forever(failures, clock),
+        retention.forget_forever(store, clock, settings.audit_days, settings.audit_stranger_days),
     ]
     tasks = [asyncio.create_task(one) for one in work]
     try:
@@ -159,10 +149,28 @@ async def _serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        failures.finish(clock.now_ms() + WINDOW_MS)  # of windows that are not over too
         if await asyncio.to_thread(batcher.close, DRAIN_TIMEOUT_S):
             log.info("stopped", store=str(store.path))
         else:
             log.error("stopped while the store hung; what it was doing then is unknown")
+
+
+def _config(asgi: ASGIApp, settings: Settings, clock: Clock) -> uvicorn.Config:
+    """Return how uvicorn serves the application."""
+    return uvicorn.Config(
+        asgi,
+        http=protocol.protocol_class(clock, settings.header_timeout_s, settings.connections_max),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,  # nothing here trusts, or reads, where a proxy says it was
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.stop_timeout_s,
+        backlog=BACKLOG,
+    )
 
 
 def _clock(heads: Mapping[str, Head]) -> SystemClock:

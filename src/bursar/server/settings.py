@@ -121,6 +121,32 @@ SETTINGS: tuple[Setting, ...] = (
         0,
     ),
     Setting(
+        "auth_failures_per_minute",
+        "BURSAR_AUTH_FAILURES_PER_MINUTE",
+        int,
+        300,
+        "Requests without a valid credential that one address may send in a minute before it is "
+        "answered 429; 0 sets no limit.",
+        0,
+    ),
+    Setting(
+        "audit_days",
+        "BURSAR_AUDIT_DAYS",
+        int,
+        400,
+        "Days for which refused requests stay in the audit log; 0 keeps them for ever.",
+        0,
+    ),
+    Setting(
+        "audit_stranger_days",
+        "BURSAR_AUDIT_STRANGER_DAYS",
+        int,
+        30,
+        "Days for which refused requests without a valid credential stay in the audit log; 0 "
+        "keeps them for ever.",
+        0,
+    ),
+    Setting(
         "log_level",
         "BURSAR_LOG_LEVEL",
         str,
@@ -173,6 +199,9 @@ class Settings:
     queue_max: int
     sweep_interval_ms: int
     key_cache_ms: int
+    auth_failures_per_minute: int
+    audit_days: int
+    audit_stranger_days: int
     log_level: str
     metrics_key: str
     metrics_tenants_max: int
