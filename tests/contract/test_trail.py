@@ -164,6 +164,10 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"search": "Budget"}, ["q-3", "q-2", *acme(2), "q-1"]),
     ({"search": "corp.0000"}, [CORP]),
     ({"search": "q-2"}, ["q-2"]),
+    ({"search": "EV-1"}, acme(4)),
+    ({"search": "acme/tok"}, ["q-3", *acme(2)]),
+    ({"search": "ACME", "operations": ("createTenant",)}, acme(1)),
+    ({"search": "cme"}, [*acme(6, 7, 4, 5), "q-3", CORP, *acme(2, 3, 1)]),
 ]
 
 

@@ -7,6 +7,7 @@ asked, so that a page costs the same at ten entries and at a million.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ All = Callable[[str, Sequence[Any]], list[Any]]
 Placed = tuple[After, AuditLine]
 
 _ENTRY_ID = "(tenant || '.' || printf('%012d', seq))"
+# What an id has and the JSON text of an entry's changes may spell otherwise.
+_JOINED = re.compile(r'[/"\\\x00-\x1f]')
 _RESOURCE = "coalesce(resource_id(verb, tenant, changes), '')"
 
 
@@ -81,11 +84,16 @@ def _entries(query: AuditQuery, ask: All) -> list[Placed]:
     if query.search:
         part = query.search.casefold()
         called = [verb for verb in VERBS if part in operation_of(verb).casefold()]
+        id_has_it = f"instr(fold({_RESOURCE}), ?) > 0"
+        values = [part]
+        if not _JOINED.search(part):  # reading an id is dear: the text that holds it comes first
+            id_has_it = f"(instr(fold(changes), ?) > 0 AND {id_has_it})"
+            values = [part, part]
         where.conditions.append(
             f"(verb IN ({', '.join('?' * len(called))}) OR instr(fold({_ENTRY_ID}), ?) > 0 "
-            f"OR instr(fold({_RESOURCE}), ?) > 0)"
+            f"OR {id_has_it})"  # a tenant's own id is part of every log id
         )
-        where.values += [*called, part, part]
+        where.values += [*called, part, *values]
     table = "entry INDEXED BY entry_by_time" if by_time else "entry"
     # Within one tenant the number orders as the id does, and there is an index for it.
     tie = "seq" if query.sort_by is AuditSort.TENANT_ID else _ENTRY_ID
