@@ -34,6 +34,7 @@ COMMANDS = (
     (_LEDGER, "balances", "remote.balances:balances", "Where every budget stands."),
     (_LEDGER, "reservations", "remote.reservations:reservations", "What is held; watch it."),
     (_LEDGER, "release", "remote.release:release", "Give a reservation's hold back."),
+    (_LEDGER, "explain", "explain.command:explain", "Why would this request be denied?"),
     (_LEDGER, "audit", "audit.commands:app", "Prove that the log and the balances are whole."),
     (_LEDGER, "backup", "copies.backup:backup", "Back up the ledger of a running server."),
     (_LEDGER, "restore", "copies.restore:restore", "Make a ledger file from a backup."),
