@@ -30,18 +30,27 @@ async def create_policy(authority: Authority, call: Call) -> Answer:
     """`POST /v1/admin/policies`: the name is the tenant's own, its second use is 409."""
     may(call, Permission.POLICIES_WRITE)
     request = decode(wire.PolicyCreateRequest, call.body)
-    tenant = owner(call, request.tenant_id)
+    record = record_of(request, owner(call, request.tenant_id), ids.prefixed_id("pol_"))
+    require_reach(call.principal, record.scope_pattern)
+    command = CreatePolicy(tenant=record.tenant, origin=origin(call, on_behalf=True), record=record)
+    return await authority.answer(command)
+
+
+def record_of(request: wire.PolicyCreateRequest, tenant: str, policy_id: str) -> Policy:
+    """Return the policy that a request asks for; the ledger dates it.
+
+    Raises:
+        Refusal: its pattern or its caps cannot be used.
+    """
     pattern = request.scope_pattern
     problem = scopes.pattern_problem(pattern, tenant)
     if problem is not None:
         raise refuse(ErrorCode.INVALID_REQUEST, f"scope_pattern: {problem}")
-    pattern = pattern.lower()
-    require_reach(call.principal, pattern)
-    record = Policy(
+    return Policy(
         tenant=tenant,
-        policy_id=ids.prefixed_id("pol_"),
+        policy_id=policy_id,
         name=request.name,
-        scope_pattern=pattern,
+        scope_pattern=pattern.lower(),
         status=PolicyStatus.ACTIVE,
         created_at_ms=0,
         updated_at_ms=0,
@@ -54,8 +63,6 @@ async def create_policy(authority: Authority, call: Call) -> Answer:
         effective_from_ms=_time(request.effective_from),
         effective_until_ms=_time(request.effective_until),
     )
-    command = CreatePolicy(tenant=tenant, origin=origin(call, on_behalf=True), record=record)
-    return await authority.answer(command)
 
 
 async def list_policies(authority: Authority, call: Call) -> Answer:

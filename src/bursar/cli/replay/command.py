@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -31,11 +31,13 @@ from bursar.cli.exits import (
     EXIT_USAGE,
     CommandError,
 )
-from bursar.cli.replay import report
+from bursar.cli.replay import report, ruling
+from bursar.cli.replay.governed import GovernedReplay
 from bursar.cli.replay.pricing import ModelTariff, Request, Tariff, TokenTariff, priced
 from bursar.cli.replay.progress import Pacer, progress, stoppable
+from bursar.cli.replay.ruling import NOBODY_RULED, Ruled, ruled
 from bursar.cli.replay.show import show
-from bursar.cli.replay.simulate import MS_PER_TOKEN, Replay, ServiceTime, VirtualClock
+from bursar.cli.replay.simulate import MS_PER_TOKEN, ServiceTime, VirtualClock
 from bursar.cli.replay.tally import Tally
 from bursar.cli.replay.trace import Trace, TraceError, read
 from bursar.integrations.genai_prices import ListPrice, UnknownModel
@@ -43,6 +45,7 @@ from bursar.invariant import InvariantBroken
 from bursar.ledger.ports import Store, StoreError
 from bursar.ledger.service import Ledger
 from bursar.storage.sqlite.store import SqliteStore
+from bursar.testing.memory import MemoryStore
 from bursar.vocabulary import AMOUNT_MAX, TTL_MS_MAX, Unit
 
 MAX_OUTPUT_TOKENS = 4_096
@@ -68,6 +71,8 @@ def replay(
     prices_on: str | None = None,
     ms_per_token: float = MS_PER_TOKEN,
     store: str | None = None,
+    policy: list[Path] | None = None,
+    subject: str | None = None,
 ) -> int:
     """Replay recorded traffic against a budget before it goes live.
 
@@ -92,19 +97,30 @@ def replay(
         ms_per_token: How long a request runs per generated token; an assumption, as a trace
             records no durations.
         store: Keep the ledger in this new file, sqlite:///FILE; by default it is deleted.
+        policy: Apply this policy, a JSON or TOML file as of `bursar policy create --file`; again
+            for more of them. The report compares with the same trace without them.
+        subject: Who sends the requests, e.g. tenant:acme/agent:reader, for policies to match.
     """
-    try:
+    with _told():
         asked = _understand(
             budget, unit, model, provider, prices_on, max_output, ms_per_token, speedup
         )
+        asked = replace(asked, ruled=ruled(policy or (), subject))
         kept = None if store is None else _new_file(store)
         began = time.perf_counter()
         rows = read(trace, skip_bad=skip_bad)
         with progress("pricing", len(rows.rows), quiet=json) as advance:
             requests = priced(rows, asked.tariff, max_output, advance)
         read_s = time.perf_counter() - began
-        with _opened(kept) as opened:
+        with _opened(kept, asked) as opened:
             return _run(asked, rows, requests, opened, read_s, json)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what can go wrong into an exit code."""
+    try:
+        yield
     except (TraceError, UnknownModel) as error:
         raise CommandError(EXIT_USAGE, str(error)) from error
     except StoreError as error:
@@ -120,6 +136,7 @@ class _Asked:
     tariff: Tariff
     terms: report.Terms
     model: str | None
+    ruled: Ruled = NOBODY_RULED
 
 
 def _run(
@@ -133,7 +150,10 @@ def _run(
     """Replay into an empty store, report, and return the exit code."""
     terms = asked.terms
     clock = VirtualClock()
-    run = Replay(Ledger(store, clock, render), clock, terms.unit, terms.budget_amount, asked.model)
+    ledger = Ledger(store, clock, render)
+    run = asked.ruled.replay(ledger, clock, terms.unit, terms.budget_amount, asked.model)
+    service = ServiceTime(Decimal(str(terms.ms_per_token)))
+    without = _without(asked, requests, service)
     began = time.perf_counter()
     with stoppable() as stop, progress("replaying", len(requests), quiet=as_json) as advance:
         pacer = (
@@ -150,12 +170,13 @@ def _run(
         def tell(tally: Tally) -> None:
             advance(tally.requests)
 
-        service = ServiceTime(Decimal(str(terms.ms_per_token)))
         tally = run.run(requests, service, due=due, advance=tell)
     replayed = time.perf_counter()
-    closing = report.close(store.reader, tally, terms.unit)
+    closing = report.close(store.reader, tally, terms.unit, asked.ruled.tenant)
     timing = report.Timing(read_s, replayed - began, time.perf_counter() - replayed)
     document = report.document(trace, asked.tariff, terms, tally, closing, timing)
+    if isinstance(run, GovernedReplay) and without is not None:
+        document |= ruling.document(run.effects, tally, without, terms.unit)
     if as_json:
         print(json_module.dumps(document, indent=2))
     else:
@@ -163,6 +184,17 @@ def _run(
     if closing.findings:
         return EXIT_FAILED
     return EXIT_INTERRUPTED if tally.interrupted else EXIT_OK
+
+
+def _without(asked: _Asked, requests: list[Request], service: ServiceTime) -> Tally | None:
+    """Return the totals of the same trace without policies; None where there are none anyway."""
+    if not asked.ruled.policies:
+        return None
+    clock, terms = VirtualClock(), asked.terms
+    ledger = Ledger(MemoryStore(), clock, render)
+    free = replace(asked.ruled, policies=())
+    run = free.replay(ledger, clock, terms.unit, terms.budget_amount, asked.model)
+    return run.run(requests, service)
 
 
 def _understand(
@@ -259,8 +291,15 @@ def _new_file(written: str) -> Path:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | None) -> Iterator[Store]:
-    """Open a new ledger at `path`, or a temporary one that is deleted in the end."""
+def _opened(path: Path | None, asked: _Asked) -> Iterator[Store]:
+    """Open a new ledger at `path`, or a temporary one that is deleted in the end.
+
+    Under policies each moment is a transaction of its own; to wait for the disk each time
+    would prove nothing about them, so a ledger that nobody keeps stays in memory then.
+    """
+    if path is None and asked.ruled.policies:
+        yield MemoryStore()
+        return
     with contextlib.ExitStack() as stack:
         if path is None:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="bursar-replay-"))

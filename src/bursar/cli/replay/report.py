@@ -14,7 +14,7 @@ from typing import Any
 from bursar import money
 from bursar.cli.replay.chart import shown_minute
 from bursar.cli.replay.pricing import ModelTariff, Tariff
-from bursar.cli.replay.simulate import FIRST_TOKEN_MS, SCOPE, TENANT
+from bursar.cli.replay.simulate import FIRST_TOKEN_MS, TENANT
 from bursar.cli.replay.tally import Denial, Tally
 from bursar.cli.replay.trace import TICKS_PER_MS, Trace, shown_time
 from bursar.ledger import audit
@@ -52,13 +52,14 @@ class Closing:
     findings: Sequence[str]
 
 
-def close(reader: Reader, tally: Tally, unit: Unit) -> Closing:
+def close(reader: Reader, tally: Tally, unit: Unit, tenant: str = TENANT) -> Closing:
     """Audit the ledger, and hold it against what was counted along the way."""
     report = audit.audit(reader)
     findings = list(report.findings)
-    budget = reader.budget(TENANT, SCOPE, unit)
+    scope = f"tenant:{tenant}"
+    budget = reader.budget(tenant, scope, unit)
     if budget is None:
-        return Closing(report.entries, [*findings, f"the budget at {SCOPE} is gone"])
+        return Closing(report.entries, [*findings, f"the budget at {scope} is gone"])
     counted = sum(minute.spent_amount for minute in tally.minutes.values())
     if budget.spent != counted:
         findings.append(f"the budget says {budget.spent} was spent, the commits add to {counted}")

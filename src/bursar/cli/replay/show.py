@@ -47,8 +47,41 @@ def show(document: Json, minutes: Mapping[int, Minute], console: Console) -> Non
     for name, text in _rows(facts):
         table.add_row(name, Text(text))
     console.print(table)
+    if "policies" in document:
+        console.print(_policies(facts))
     _print_chart(facts, minutes, console)
     _print_closing(facts, console)
+
+
+def _policies(facts: _Facts) -> Table:
+    """Return what each policy did, and the same trace without any."""
+    doc = facts.document
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in doc["policies"]:
+        over = f", {one['over_cap']:,} of them above its token cap" if one["over_cap"] else ""
+        said = (
+            f"{one['scope_pattern']}: governed {one['governed']:,}, throttled "
+            f"{one['throttled']:,}, denied {one['denied']:,}, capped {one['capped']:,}{over}; "
+            f"commits throttled {one['commits_throttled']:,}"
+        )
+        table.add_row("policy", Text(f"{one['name']}, {said}"))
+    if doc["ungoverned"]:
+        table.add_row("no policy", Text(f"{doc['ungoverned']:,} requests; see --subject"))
+    if doc["commits_refused"]:
+        lost = facts.amount("unaccounted")
+        table.add_row("not settled", Text(f"{lost}{_reasons(doc['commits_refused'])}"))
+    free = doc["without_policies"]
+    table.add_row(
+        "without them",
+        Text(
+            f"{free['allowed']:,} allowed, {free['denied']:,} denied"
+            f"{_reasons(free['denied_by_reason'])}, {facts.amount('spent', free)} spent, at most "
+            f"{facts.amount('held_peak', free)} held"
+        ),
+    )
+    return table
 
 
 def _rows(facts: _Facts) -> Iterator[tuple[str, str]]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 from bursar.cli.replay.pricing import Request
 from bursar.cli.replay.tally import Tally
 from bursar.cli.replay.trace import TICKS_PER_MS
+from bursar.core import scopes
 from bursar.core.commands import (
     AnyCommand,
     Commit,
@@ -133,7 +135,13 @@ class Replay:
     """One run of a trace against a new budget in an empty ledger."""
 
     def __init__(
-        self, ledger: Ledger, clock: VirtualClock, unit: Unit, budget_amount: int, model: str | None
+        self,
+        ledger: Ledger,
+        clock: VirtualClock,
+        unit: Unit,
+        budget_amount: int,
+        model: str | None,
+        subject: Mapping[str, str] = MappingProxyType({"tenant": TENANT}),
     ) -> None:
         """Prepare a run.
 
@@ -141,15 +149,18 @@ class Replay:
             ledger: an empty ledger whose clock is `clock`.
             clock: the trace's time.
             unit: the unit of the budget and of every amount.
-            budget_amount: what the budget at `SCOPE` is allocated.
+            budget_amount: what the budget at the tenant's scope is allocated.
             model: the model's name, for the ledger's own records.
+            subject: who sends the requests, by level; the tenant among them.
         """
         self.tally = Tally()
         self._ledger = ledger
         self._clock = clock
         self._unit = unit
         self._budget_amount = budget_amount
-        self._subject = json.dumps({"tenant": TENANT}, separators=(",", ":"))
+        self._tenant = subject["tenant"]
+        self._scopes = scopes.derive(subject)
+        self._subject = json.dumps(dict(subject), separators=(",", ":"))
         action = {"kind": "llm.completion", "name": model or "tokens"}
         self._action = json.dumps(action, separators=(",", ":"))
         self._admitted: set[int] = set()
@@ -187,17 +198,17 @@ class Replay:
         """Open the tenant and its budget at the time of the first request."""
         self._clock.move_to(ticks)
         tenant = Tenant(
-            tenant_id=TENANT,
+            tenant_id=self._tenant,
             name="bursar replay",
             status=TenantStatus.ACTIVE,
             created_at_ms=0,
             ttl_max_ms=TTL_MS_MAX,
         )
         budget = Budget(
-            tenant=TENANT,
-            scope=SCOPE,
+            tenant=self._tenant,
+            scope=self._scopes[0],
             unit=self._unit,
-            ledger_id=f"ledger-{TENANT}",
+            ledger_id=f"ledger-{self._tenant}",
             allocated=self._budget_amount,
             remaining=self._budget_amount,
             reserved=0,
@@ -211,8 +222,8 @@ class Replay:
         )
         outcomes = self._ledger.execute(
             [
-                CreateTenant(tenant=TENANT, record=tenant),
-                CreateBudget(tenant=TENANT, budget=budget),
+                CreateTenant(tenant=self._tenant, record=tenant),
+                CreateBudget(tenant=self._tenant, budget=budget),
             ]
         )
         require(all(isinstance(one, Accepted) for one in outcomes), "an empty ledger can be set up")
@@ -237,27 +248,30 @@ class Replay:
                     require(False, f"row {event.request.row.row} settles, but: {answer}")
 
     def _reserve(self, event: Event) -> AnyCommand:
-        """Hold the estimate for as long as the request runs, and a batch's span beyond."""
+        """Hold the estimate for at least as long as the request runs."""
         request = event.request
         name = f"row-{request.row.row}"
         return Reserve(
-            tenant=TENANT,
+            tenant=self._tenant,
             idempotency=self._idempotency("reserve", name, request.estimate_amount),
             reservation_id=name,
             unit=self._unit,
             estimate_amount=request.estimate_amount,
-            scopes=(SCOPE,),
+            scopes=self._scopes,
             subject=self._subject,
             action=self._action,
             grace_ms=0,
-            ttl_ms=max(TTL_MS_MIN, event.service_ms + BATCH_SPAN_MS),
+            ttl_ms=self._lease_ms(event),
         )
+
+    def _lease_ms(self, event: Event) -> int:
+        return max(TTL_MS_MIN, event.service_ms + BATCH_SPAN_MS)
 
     def _commit(self, event: Event) -> AnyCommand:
         request, row = event.request, event.request.row
         name = f"row-{row.row}"
         return Commit(
-            tenant=TENANT,
+            tenant=self._tenant,
             idempotency=self._idempotency(f"commit:{name}", name, request.actual_amount),
             reservation_id=name,
             unit=self._unit,

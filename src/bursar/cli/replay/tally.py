@@ -47,6 +47,7 @@ class Tally:
     requests: int = 0
     allowed: int = 0
     committed: int = 0
+    lapsed: int = 0
     denied_by: Counter[str] = field(default_factory=Counter)
     spent_amount: int = 0
     held_amount: int = 0
@@ -67,8 +68,8 @@ class Tally:
 
     @property
     def running(self) -> int:
-        """How many requests were admitted and have not completed."""
-        return self.allowed - self.committed
+        """How many requests were admitted and have neither completed nor lapsed."""
+        return self.allowed - self.committed - self.lapsed
 
     def admit(self, ticks: int, request: Request, budget: Budget) -> None:
         """Count a reservation; `budget` is as it was left by it."""
@@ -106,6 +107,11 @@ class Tally:
         minute = self._minute(ticks)
         minute.spent_amount += answer.charged_amount
         minute.committed += 1
+
+    def lapse(self, request: Request) -> None:
+        """Count a lease that ended without a commit and gave back what it held."""
+        self.lapsed += 1
+        self.held_amount -= request.estimate_amount
 
     def _arrive(self, request: Request) -> None:
         self.requests += 1
