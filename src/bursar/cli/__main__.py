@@ -35,6 +35,7 @@ COMMANDS = (
     (_LEDGER, "reservations", "remote.reservations:reservations", "What is held; watch it."),
     (_LEDGER, "release", "remote.release:release", "Give a reservation's hold back."),
     (_LEDGER, "explain", "explain.command:explain", "Why would this request be denied?"),
+    (_LEDGER, "doctor", "doctor.command:doctor", "Check what commonly is wrong."),
     (_LEDGER, "audit", "audit.commands:app", "Prove that the log and the balances are whole."),
     (_LEDGER, "backup", "copies.backup:backup", "Back up the ledger of a running server."),
     (_LEDGER, "restore", "copies.restore:restore", "Make a ledger file from a backup."),
