@@ -1,7 +1,7 @@
 """`bursar explain`: from what was typed to a line for each scope, a verdict and a way through.
 
 The rule that lives here: nothing is held and no limit is used up. The server's own verdict
-costs one entry in the tenant's log, as every decision does; `--no-decide` goes without.
+costs one entry in the tenant's log, as every decision does; `--rules-only` goes without.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def explain(
     levels: Levels = NOBODY,
     action: str = "llm.completion",
     reservation_request: Path | None = None,
-    no_decide: Flag = False,
+    rules_only: Flag = False,
     remote: Remote = HERE,
 ) -> int:
     """Say why a request would be denied, scope by scope, and the cheapest change that would pass.
@@ -88,7 +88,7 @@ def explain(
         What for: KIND, or KIND/NAME.
     reservation_request
         File with a recorded body of POST /v1/reservations, instead of the rest.
-    no_decide
+    rules_only
         Do not ask the server to decide; work it out from what can be read.
     """
     if reservation_request is None:
@@ -96,7 +96,7 @@ def explain(
     else:
         question = recorded(reservation_request)
     with remote.connected() as caller:
-        server = None if no_decide else _decided(caller, question)
+        server = None if rules_only else _decided(caller, question)
         facts = facts_of.gather(caller, question)
     verdict = judge(facts.snapshot, question, time.time_ns() // 1_000_000)
     document = _document(question, server, verdict, facts.notes)
