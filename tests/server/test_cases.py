@@ -25,8 +25,6 @@ ELSEWHERE: dict[int, tuple[str, str | None]] = {
     72: ("there are no webhooks yet", None),
     73: ("there are no webhooks yet", None),
     74: ("there are no webhooks yet", None),
-    76: ("there are no bulk actions yet", None),
-    77: ("there are no bulk actions yet", None),
 }
 
 
