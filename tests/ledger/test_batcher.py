@@ -226,6 +226,17 @@ def test_a_failure_that_cannot_be_saved_says_so(started: Any) -> None:
     assert batcher.last_failure is not None
 
 
+def test_a_saved_failure_does_not_make_the_store_well(started: Any) -> None:
+    """One small row may still fit on a disk that is full for every command."""
+    errors: list[Exception | None] = [StoreError("full")]
+    ledger = Gated(lambda commands: errors.pop(0) if commands else None)
+    batcher = started(ledger)
+    ledger.gate.set()
+    assert isinstance(batcher.submit(opening("a")).result(WITHIN_S), Failed)
+    assert written(batcher, ledger, commands=0) == [Written()] * 2
+    assert batcher.last_failure is not None
+
+
 def test_a_full_queue_still_takes_failures(started: Any) -> None:
     """What was refused because the queue was full can be written down, within a limit too."""
     ledger = Gated(lambda commands: None)

@@ -184,7 +184,7 @@ class Batcher:
         began_s = time.perf_counter()
         try:
             outcomes = self.ledger.execute(commands, failures)
-            if failures or any(isinstance(one, Accepted) and not one.replayed for one in outcomes):
+            if any(isinstance(one, Accepted) and not one.replayed for one in outcomes):
                 self.last_failure = None  # something was saved, so the store is well again
         except UnreadableRow as error:
             if len(batch) > 1:
