@@ -46,6 +46,7 @@ class Served(NamedTuple):
 def serving(store: Path) -> Iterator[Served]:
     """Serve the ledger at `store`, a new one if there is none, until the block ends."""
     environment = os.environ | {"BURSAR_ADMIN_KEY": ADMIN_KEY, "BURSAR_LOG_LEVEL": "warning"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once
     began = time.perf_counter()
     process = subprocess.Popen(
         [*SERVE, "--store", f"sqlite:///{store}"], env=environment, stdout=subprocess.PIPE
