@@ -10,10 +10,12 @@ from cyclopts import App
 ABOUT = """See who did what, and prove that the ledger is whole.
 
 Every accepted change is one entry of a tenant's log, chained by hash to the one before it.
-`verify` computes all of it again on this machine.
+`list` shows these changes and what was refused; `verify` computes all of it again on this
+machine.
 
 Example: bursar audit verify backup.db
 """
 
 app = App(name="audit", help=ABOUT)
+app.command("bursar.cli.audit.listing:list_", name="list")
 app.command("bursar.cli.audit.verify:verify", name="verify")
