@@ -120,6 +120,44 @@ def test_what_is_no_ledger_or_a_newer_one_is_refused(good: Path, tmp_path: Path)
     assert not (tmp_path / "new.db").exists()
 
 
+def make_old(path: Path) -> None:
+    """Take away what later migrations added, so that the file is one of the first release."""
+    first = sqlite3.connect(":memory:")
+    first.executescript(migrations()[0][1])
+    known = {row[0] for row in first.execute("SELECT name FROM sqlite_schema")}
+    first.close()
+    database = sqlite3.connect(path)
+    added = [
+        (kind, name)
+        for kind, name in database.execute("SELECT type, name FROM sqlite_schema")
+        if name not in known and not name.startswith("sqlite_")
+    ]
+    assert added
+    for kind, name in sorted(added):  # indexes before their tables
+        database.execute(f"DROP {kind} {name}")
+    database.execute("PRAGMA user_version = 1")
+    database.commit()
+    database.close()
+
+
+def test_a_backup_of_an_older_schema_is_judged_and_brought_up_to_date(
+    good: Path, tmp_path: Path
+) -> None:
+    """The backup itself stays as it was; only the new ledger is of this program's schema."""
+    out, new = tmp_path / "b.db", tmp_path / "new.db"
+    shutil.copyfile(good, out)
+    make_old(out)
+    before = out.read_bytes()
+    said = document(bursar("audit", "verify", out, "--json"))
+    assert (said["findings"], said["schema"]) == ([], 1)
+    ran = bursar("restore", out, new)
+    assert "brought from 1 to" in ran.stdout
+    assert out.read_bytes() == before
+    newest = migrations()[-1][0]
+    assert document(bursar("audit", "verify", new, "--json"))["schema"] == newest
+    assert names(tmp_path) == {"b.db", "new.db", "new.db.lock"}
+
+
 def test_a_full_disk_leaves_nothing(good: Path, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "small", 65_536) as folder:
         said = bursar("restore", good, folder / "new.db")
