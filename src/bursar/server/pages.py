@@ -7,15 +7,20 @@ takes time, and never cached where it is not the same for everybody.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+import bursar
+from bursar.server import apipage, openapi
 from bursar.server.auth import Access, Authenticator
 from bursar.server.failures import address_of
 from bursar.server.respond import wrong_method
 from bursar.server.settings import METRICS_OPEN
+from bursar.wire.codec import encode
 
 READ = ("GET", "HEAD")
 Headers = Mapping[bytes, bytes]
@@ -56,6 +61,54 @@ class MetricsPage:
         admin = _text(headers, b"x-admin-api-key")
         given = key if admin is None else admin
         self._authenticator.principal(Access.OPERATOR, given, None, address)
+
+
+class StillPage:
+    """Something that is the same for everybody until the server is another version.
+
+    Made when it is first asked for: a server that nobody looks at does not pay for it.
+    """
+
+    def __init__(self, make: Callable[[], bytes], headers: Mapping[str, str]) -> None:
+        """Show what `make` returns, with `headers`."""
+        self._make = make
+        self._headers = headers
+        self._made: tuple[bytes, str] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the page, or with nothing if the asker has it already."""
+        if scope["method"] not in READ:
+            raise wrong_method(scope["method"], READ)
+        if self._made is None:
+            body = await asyncio.to_thread(self._make)
+            self._made = body, f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+        body, tag = self._made
+        headers = {"etag": tag, "cache-control": "no-cache", **self._headers}
+        if tag in (_text(scope["bursar"]["headers"], b"if-none-match") or ""):
+            await send_page(scope, send, b"", headers, status=304)
+        else:
+            await send_page(scope, send, body, headers)
+
+
+def description() -> dict[str, ASGIApp]:
+    """Return the pages that describe the API, by path: for machines and for people."""
+
+    def document() -> dict[str, Any]:
+        return openapi.document(bursar.__version__)
+
+    return {
+        "/openapi.json": StillPage(
+            lambda: encode(document()), {"content-type": "application/json"}
+        ),
+        "/docs": StillPage(
+            lambda: apipage.page(document()),
+            {
+                "content-type": "text/html; charset=utf-8",
+                "content-security-policy": apipage.POLICY,
+                "referrer-policy": "no-referrer",
+            },
+        ),
+    }
 
 
 async def send_page(

@@ -139,7 +139,10 @@ async def _serve(
     failures = Failures(batcher, clock, attempts)
     state = health.State(batcher, reader, clock)
     scrape = telemetry.exposition(state, store.statistics).page
-    shown = {"/metrics": pages.MetricsPage(scrape, authenticator, settings.metrics_key)}
+    shown: dict[str, ASGIApp] = {
+        "/metrics": pages.MetricsPage(scrape, authenticator, settings.metrics_key),
+        **pages.description(),
+    }
     observers = telemetry.request_observers
     asgi = app.build(authority, authenticator, settings, state, failures, observers, shown)
     server = _Server(_config(asgi, settings, clock), started)
