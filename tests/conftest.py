@@ -50,6 +50,14 @@ def free_port() -> int:
         return port
 
 
+def wait_until(holds: Callable[[], bool], within_s: float = READY_WITHIN_S) -> None:
+    """Wait for something that another process or thread does; fail if it never happens."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.02)
+
+
 def is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:

@@ -97,9 +97,9 @@ UNKNOWN = {
     ("zzzzzzzz", None): "no name comes close",
     ("", None): "no name comes close",
     ("gpt-4o", "opnai"): r"^provider 'opnai' is not in genai-prices \S+; did you mean openai\?",
-    ("text-embedding-3-small", None): "does not tell whose price to take; add --provider ",
+    ("text-embedding-3-small", None): "does not tell whose price to take; name a provider: ",
     ("gpt-4o", "anthropic"): r"is not in \S+ \S+ among the models of anthropic; others sell it: .*"
-    "--provider openai",
+    "openai",
     (
         "whisper-1",
         "openai",

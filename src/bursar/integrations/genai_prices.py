@@ -9,24 +9,69 @@ looks cheaper than the list.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time
 from decimal import localcontext
+from typing import TYPE_CHECKING
 
-import genai_prices
+try:
+    import genai_prices
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "prices need the genai-prices package; install it with: pip install 'bursar[prices]'",
+        name=missing.name,
+    ) from None
 from genai_prices import Usage
 from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id, get_snapshot
 from genai_prices.types import ModelPrice, Provider
 
 from bursar import money
 
+if TYPE_CHECKING:
+    from bursar.client.usage import StreamUsage
+
 SUGGESTIONS_MAX = 5
+COSTS_KEPT_MAX = 10_000
 _USED = ("input_mtok", "output_mtok", "requests_kcount")  # what a call of a trace pays for
 _DIGITS = 60  # enough for any int64 of tokens at any listed price without rounding
 
 
 class UnknownModel(LookupError):
     """No price is listed for a model; the message names close ones."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def cost_fn(
+    model: str, provider: str | None = None, *, now: Callable[[], datetime] = _now
+) -> Callable[[StreamUsage], int]:
+    """Return a function that prices a usage in microcents, at the list price of its moment.
+
+    It is what `stream_reservation` and `with_cycles` take as `cost_fn`, and it estimates as
+    well: `cost(StreamUsage(tokens_input=500, tokens_output=max_tokens))`. Every input token
+    is priced as one that no cache knows.
+
+    Args:
+        model: as the provider's API names it, e.g. `gpt-4o-mini`.
+        provider: whose price; by default the provider that the name suggests.
+        now: the time in UTC, whose price applies.
+
+    Raises:
+        UnknownModel: the model is not listed, or has no price per token. It is raised here,
+            before anything is spent.
+    """
+    listed = ListPrice(model, provider, now().date())
+
+    def cost(usage: StreamUsage) -> int:
+        nonlocal listed
+        at = now()
+        if at.date() != listed.on:
+            listed = ListPrice(model, provider, at.date())
+        return listed.cost_microcents(usage.tokens_input, usage.tokens_output, at.time())
+
+    return cost
 
 
 class ListPrice:
@@ -92,6 +137,8 @@ class ListPrice:
                 context.prec = _DIGITS
                 usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
                 usd = self._per_call[id(listed)].calc_price(usage)["total_price"]
+            if len(self._costs) >= COSTS_KEPT_MAX:
+                self._costs.clear()  # a process may run for years
             cost = self._costs[key] = money.to_microcents(usd, money.Rounding.UP)
         return cost
 
@@ -127,9 +174,9 @@ def _unknown(snapshot: DataSnapshot, model: str, provider: str | None) -> str:
         known, where = [named], f" among the models of {named.id}"
     sellers = [seller.id for seller in snapshot.providers if seller.find_model(model) is not None]
     if sellers:
-        options = " or ".join(f"--provider {seller}" for seller in sellers[:SUGGESTIONS_MAX])
+        options = " or ".join(sellers[:SUGGESTIONS_MAX])
         if provider is None:
-            return f"model {model!r} does not tell whose price to take; add {options}"
+            return f"model {model!r} does not tell whose price to take; name a provider: {options}"
         return f"model {model!r} is not in {source}{where}; others sell it: {options}"
     return f"model {model!r} is not in {source}{where}; {_closest(model, _model_ids(known))}"
 

@@ -1,0 +1,88 @@
+"""A reply as OpenAI's chat completions spell it, whole or as a stream.
+
+The rule that lives here: what is sent is what the `openai` package reads; fields that it does
+not need are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from bursar.testing.providers.script import Reply
+
+PATH = "/v1/chat/completions"
+Event = tuple[str | None, dict[str, Any] | str]
+"""A name, where the dialect has names, and data; text data is sent as it is."""
+
+
+def limit_of(request: dict[str, Any]) -> int | None:
+    """Return how many tokens the request allows."""
+    found = request.get("max_completion_tokens", request.get("max_tokens"))
+    return found if isinstance(found, int) else None
+
+
+def error(status: int, message: str) -> dict[str, Any]:
+    """Return a refusal."""
+    return {"error": {"message": message, "type": f"status_{status}", "code": None, "param": None}}
+
+
+def whole(request: dict[str, Any], reply: Reply, cut: bool) -> dict[str, Any]:
+    """Return the answer in one piece."""
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
+    if reply.tools:
+        message["tool_calls"] = _tool_calls(reply)
+    choice = {"index": 0, "message": message, "finish_reason": _reason(reply, cut)}
+    return {
+        **_head(request, "chat.completion"),
+        "choices": [{**choice, "logprobs": None}],
+        "usage": _usage(reply),
+    }
+
+
+def stream(request: dict[str, Any], reply: Reply, cut: bool) -> Iterator[Event]:
+    """Yield the answer piece by piece; the usage comes last, and only if it was asked for."""
+    head = _head(request, "chat.completion.chunk")
+
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> Event:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return None, {**head, "choices": [choice]}
+
+    yield chunk({"role": "assistant", "content": ""})
+    for piece in reply.pieces:
+        yield chunk({"content": piece})
+    for index, call in enumerate(_tool_calls(reply)):
+        yield chunk({"tool_calls": [{"index": index, **call}]})
+    yield chunk({}, _reason(reply, cut))
+    if (request.get("stream_options") or {}).get("include_usage"):
+        yield None, {**head, "choices": [], "usage": _usage(reply)}
+    yield None, "[DONE]"
+
+
+def _head(request: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "object": kind, "created": 0, "model": request.get("model")}
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    total = reply.input_tokens + reply.output_tokens
+    return {
+        "prompt_tokens": reply.input_tokens,
+        "completion_tokens": reply.output_tokens,
+        "total_tokens": total,
+    }
+
+
+def _reason(reply: Reply, cut: bool) -> str:
+    return "length" if cut else "tool_calls" if reply.tools else "stop"
+
+
+def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": tool.name, "arguments": json.dumps(dict(tool.arguments))},
+        }
+        for number, tool in enumerate(reply.tools)
+    ]
