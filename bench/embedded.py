@@ -1,7 +1,8 @@
 """The ledger without HTTP: its own callers in this process, and a million reservations.
 
 The rule that lives here: the same file, the same commands and the same flush to disk as
-behind the server, so that the difference to the HTTP figures is the price of HTTP. Also
+behind the server, so that the difference to the HTTP figures is the price of HTTP. A lone
+caller blocks, as an embedded client does; more of them wait in one event loop. Also
 the reservations that a large store begins with come from the ledger itself, in batches,
 so its log is one that an audit accepts.
 """
@@ -35,7 +36,8 @@ def run(path: Path, clients: int, seconds: float) -> Figure:
     batcher = Batcher(Ledger(store, SystemClock(), render))
     took: list[float] = []
     refused = count()
-    turns = [_turn(batcher, number, took, refused) for number in range(clients)]
+    alone = clients == 1
+    turns = [_turn(batcher, number, took, refused, alone=alone) for number in range(clients)]
     try:
         load = Load(PAIR, SHARED, clients)
         result: Figure = uvloop.run(measured(load, turns, seconds, took))
@@ -80,10 +82,12 @@ def _reserve(ledger: Ledger, number: int) -> Reserve:
     )
 
 
-def _turn(batcher: Batcher, number: int, took: list[float], refused: "count[int]") -> Turn:
+def _turn(
+    batcher: Batcher, number: int, took: list[float], refused: "count[int]", *, alone: bool
+) -> Turn:
     async def execute(command: Reserve | Commit) -> None:
         began = time.perf_counter()
-        outcome = await batcher.execute(command)
+        outcome = batcher.perform(command) if alone else await batcher.execute(command)
         took.append(time.perf_counter() - began)
         if not isinstance(outcome, Accepted):
             next(refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -255,3 +256,154 @@ def test_a_full_queue_still_takes_failures(started: Any) -> None:
         ledger.gate.set()
 
     asyncio.run(asyncio.wait_for(run(), WITHIN_S))
+
+
+def on_threads(batcher: Batcher, names: Sequence[str]) -> tuple[list[threading.Thread], list[Any]]:
+    """Let a thread each perform an opening; the list fills with what became of them."""
+    found: list[Any] = []
+
+    def perform(name: str) -> None:
+        try:
+            found.append(batcher.perform(opening(name)))
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            found.append(error)
+
+    threads = [threading.Thread(target=perform, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    return threads, found
+
+
+def joined(threads: Sequence[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(WITHIN_S)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do."""
+    give_up = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+
+
+def test_who_meets_nobody_executes_alone_and_at_once(started: Any) -> None:
+    workers: list[int] = []
+    ledger = Gated(lambda commands: workers.append(threading.get_ident()))
+    batcher = started(ledger)
+    ledger.gate.set()
+    assert isinstance(batcher.perform(opening("a")), Accepted)
+    assert isinstance(batcher.submit(opening("b")).result(WITHIN_S), Accepted)
+    assert workers[0] == threading.get_ident() != workers[1]
+
+
+def test_whoever_comes_meanwhile_waits_for_one_batch_of_the_writer(started: Any) -> None:
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger)
+    first, alone = on_threads(batcher, ["first"])
+    until(lambda: batcher._at_work is not None)
+    rest, others = on_threads(batcher, [f"t-{n}" for n in range(8)])
+    until(lambda: batcher.waiting == 8)
+    ledger.gate.set()
+    assert joined(first + rest)
+    assert ledger.batches == [1, 8]
+    assert all(isinstance(one, Accepted) for one in alone + others)
+
+
+def test_nobody_is_passed_over_while_the_writer_has_not_begun(started: Any) -> None:
+    """What waits goes first, whether or not the writer is awake yet."""
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger)
+    future = batcher.submit(opening("first"))
+    late, found = on_threads(batcher, ["late"])
+    ledger.gate.set()
+    assert joined(late)
+    assert future.done()
+    assert isinstance(found[0], Accepted)
+
+
+def test_no_answer_is_lost_when_many_threads_and_a_loop_compete(started: Any) -> None:
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger, batch_max=3)
+    ledger.gate.set()
+    answers: list[Outcome] = []
+
+    def perform(worker: int) -> None:
+        for number in range(50):
+            answers.append(batcher.perform(opening(f"t-{worker}-{number}")))
+
+    async def execute() -> list[Outcome]:
+        asked = (batcher.execute(opening(f"loop-{number}")) for number in range(100))
+        return list(await asyncio.gather(*asked))
+
+    threads = [threading.Thread(target=perform, args=(worker,)) for worker in range(6)]
+    for thread in threads:
+        thread.start()
+    answers += asyncio.run(asyncio.wait_for(execute(), WITHIN_S))
+    assert joined(threads)
+    assert len(answers) == sum(ledger.batches) == 400
+    assert all(isinstance(one, Accepted) for one in answers)
+    assert max(ledger.batches) <= 3
+
+
+def test_a_failure_of_who_executes_alone_is_its_own_answer(started: Any) -> None:
+    errors: list[Exception | None] = [StoreError("full"), RuntimeError("a bug"), None]
+    ledger = Gated(lambda commands: errors.pop(0))
+    batcher = started(ledger)
+    ledger.gate.set()
+    assert isinstance(batcher.perform(opening("a")), Failed)
+    assert batcher.last_failure is not None
+    assert isinstance(batcher.perform(opening("a")), Failed)
+    assert isinstance(batcher.perform(opening("a")), Accepted)
+    assert batcher.last_failure is None
+
+
+def test_an_interrupt_ends_one_turn_and_not_the_ledger(started: Any) -> None:
+    """Somebody presses Ctrl-C while a main thread writes; others wait behind it."""
+    waiting: list[Any] = []
+
+    def interrupted(commands: Sequence[AnyCommand]) -> None:
+        if commands[0].tenant == "first":
+            waiting.append(batcher.submit(opening("behind")))
+            raise KeyboardInterrupt
+
+    ledger = Gated(interrupted)
+    batcher = started(ledger)
+    ledger.gate.set()
+    with pytest.raises(KeyboardInterrupt):
+        batcher.perform(opening("first"))
+    assert isinstance(waiting[0].result(WITHIN_S), Accepted)
+    assert isinstance(batcher.perform(opening("after")), Accepted)
+
+
+def test_a_signal_handler_does_not_wait_for_the_write_it_interrupts(started: Any) -> None:
+    refused: list[Exception] = []
+
+    def handler(commands: Sequence[AnyCommand]) -> None:
+        if commands[0].tenant == "first":
+            with pytest.raises(Overloaded, match="interrupted") as caught:
+                batcher.perform(opening("inside"))
+            refused.append(caught.value)
+
+    ledger = Gated(handler)
+    batcher = started(ledger)
+    ledger.gate.set()
+    assert isinstance(batcher.perform(opening("first")), Accepted)
+    assert len(refused) == 1
+
+
+def test_closing_waits_for_who_executes_alone(started: Any) -> None:
+    ledger = Gated(lambda commands: None)
+    batcher = started(ledger)
+    first, found = on_threads(batcher, ["first"])
+    until(lambda: batcher._at_work is not None)
+    behind, others = on_threads(batcher, ["behind"])
+    until(lambda: batcher.waiting == 1)
+    assert batcher.close(0.01) is False
+    with pytest.raises(Closed):
+        batcher.perform(opening("late"))
+    ledger.gate.set()
+    assert batcher.close(WITHIN_S) is True
+    assert joined(first + behind)
+    assert all(isinstance(one, Accepted) for one in found + others)

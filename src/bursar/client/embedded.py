@@ -14,7 +14,6 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,8 +64,7 @@ class _Waiting:
 
     async def execute(self, command: Any) -> Outcome:
         """Execute a command and return its outcome once durable."""
-        future: Future[Outcome] = self._batcher.submit(command)
-        return future.result()
+        return self._batcher.perform(command)
 
 
 class EmbeddedLedger:

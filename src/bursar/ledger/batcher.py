@@ -2,17 +2,19 @@
 
 The rule that lives here: nobody waits for a timer. A lone command commits at once; under
 load a batch is whatever arrived while the previous one was being made durable. One thread
-writes; callers wait on futures, from other threads or from event loops, and are answered
-together after the transaction is on disk.
+writes at a time. Mostly that is the writer's own: callers wait on futures, from other threads
+or from event loops, and are answered together after the transaction is on disk. A caller that
+blocks anyway, and meets nobody, does the work itself: handing a command to another thread and
+waiting for its answer takes as long as making it durable.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -85,8 +87,9 @@ class Batcher:
         self.last_failure: Trouble | None = None
         self._batch_max = batch_max
         self._queue_max = queue_max
-        self._queue: queue.SimpleQueue[_Ticket | None] = queue.SimpleQueue()
-        self._closing = threading.Lock()
+        self._waiting: deque[_Ticket] = deque()
+        self._at_work: int | None = None  # the thread that executes a batch now
+        self._turn = threading.Condition()  # guards the three; the writer waits on it for work
         self._closed = False
         self._writer = threading.Thread(target=self._write, name="bursar-writer", daemon=True)
         self._writer.start()
@@ -94,7 +97,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many commands wait for the writer now."""
-        return self._queue.qsize()
+        return len(self._waiting)
 
     def submit(self, command: AnyCommand) -> Future[Outcome]:
         """Queue a command from a thread; the future holds its outcome once durable.
@@ -106,6 +109,29 @@ class Batcher:
         future: Future[Outcome] = Future()
         self._enqueue(_Ticket(command, future, None))
         return future
+
+    def perform(self, command: AnyCommand) -> Outcome:
+        """Execute a command from a thread and return its outcome once durable.
+
+        Whoever finds nobody at work, and nobody waiting, executes the command alone and at
+        once; anybody else waits for the writer. So nobody can be passed over.
+
+        Raises:
+            Overloaded: the queue is full; or this very thread is at work already, and this is
+                one of its signal handlers, which would wait for itself.
+            Closed: the batcher is closing.
+        """
+        me = threading.get_ident()
+        if self._at_work == me:
+            raise Overloaded("this thread was interrupted while it writes; try again after that")
+        ticket = _Ticket(command, future := Future[Outcome](), None)
+        try:  # a KeyboardInterrupt may come at any point from here on
+            if self._enqueue(ticket, worker=me):
+                self._execute([ticket])
+        finally:
+            if self._at_work == me:
+                self._hand_over()
+        return future.result()
 
     async def execute(self, command: AnyCommand) -> Outcome:
         """Execute a command from an event loop and return its outcome once durable.
@@ -140,36 +166,52 @@ class Batcher:
             Whether it is finished. After `within_s` seconds (None waits for as long as it
             takes) it may not be: the store hangs, and what it was asked for is unknown.
         """
-        with self._closing:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
+        with self._turn:
+            self._closed = True
+            self._turn.notify()
         self._writer.join(within_s)
         return not self._writer.is_alive()
 
-    def _enqueue(self, ticket: _Ticket, most: int | None = None) -> None:
-        with self._closing:  # so that no ticket can land behind the closing mark
+    def _enqueue(
+        self, ticket: _Ticket, most: int | None = None, *, worker: int | None = None
+    ) -> bool:
+        """Queue a ticket; or let `worker` execute it, and say so, if that keeps nobody waiting."""
+        with self._turn:  # so that no ticket can come after the writer has ended
             if self._closed:
                 raise Closed("the ledger is shutting down; send the request again")
-            if self._queue.qsize() >= (most or self._queue_max):
+            if len(self._waiting) >= (most or self._queue_max):
                 raise Overloaded(f"{self._queue_max} commands are waiting; try again in a second")
-            self._queue.put(ticket)
+            if self._at_work is None:
+                if worker is not None and not self._waiting:
+                    self._at_work = worker
+                    return True
+                self._turn.notify()
+            self._waiting.append(ticket)
+            return False
+
+    def _hand_over(self) -> None:
+        """End one's turn; whatever came meanwhile is the writer's."""
+        with self._turn:
+            self._at_work = None
+            if self._waiting or self._closed:
+                self._turn.notify()
 
     def _write(self) -> None:
-        """Collect and execute batches until the closing mark comes."""
-        going = True
-        while going:
-            ticket = self._queue.get()
-            if ticket is None:
-                return
-            batch = [ticket]
-            while len(batch) < self._batch_max and not self._queue.empty():
-                ticket = self._queue.get_nowait()  # this thread alone takes from the queue
-                if ticket is None:
-                    going = False
-                    break
-                batch.append(ticket)
+        """Collect and execute batches until everything is done after the closing."""
+        while batch := self._collect():
             self._execute(batch)
+            self._hand_over()
+
+    def _collect(self) -> list[_Ticket]:
+        """Wait for work and for the turn to do it; return nothing once all is over."""
+        with self._turn:
+            while self._at_work is not None or not self._waiting:
+                if self._closed and self._at_work is None:
+                    return []
+                self._turn.wait()
+            self._at_work = threading.get_ident()
+            size = min(len(self._waiting), self._batch_max)
+            return [self._waiting.popleft() for _ in range(size)]
 
     def _execute(self, batch: Sequence[_Ticket]) -> None:
         """Execute a batch and answer it; if one row spoils it, each command goes alone.

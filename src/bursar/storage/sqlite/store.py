@@ -90,6 +90,7 @@ class SqliteStore:
             with opening.translated("writing the ledger"):
                 connection = self._connection or opening.connect(self.path)
                 self._connection = connection
+                self._roll_back(connection)  # where an interrupt has left a transaction open
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                     saves = work(load(connection, reads))
