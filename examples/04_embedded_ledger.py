@@ -5,7 +5,7 @@ Takes the ledger file as its argument (`budget.db` where there is none) and make
 
 import sys
 
-from bursar import BudgetExceededError, CyclesClient, CyclesProtocolError, cycles
+from bursar import BudgetExceededError, CyclesClient, cycles
 
 client = CyclesClient.embedded(sys.argv[1] if len(sys.argv) > 1 else "budget.db")
 DOLLAR = 100_000_000  # amounts are integers; one US dollar is 10**8 USD_MICROCENTS
@@ -18,10 +18,7 @@ def chapter(number: int) -> str:
 
 
 def main() -> None:
-    try:
-        client.create_budget("1USD")
-    except CyclesProtocolError as known:  # from an earlier run
-        print("the budget is there already:", known.code)
+    client.create_budget("1USD", exist_ok=True)
     try:
         for number in range(1, 100):
             print(chapter(number))

@@ -37,7 +37,7 @@ from bursar.ledger.batcher import Batcher, Closed, Overloaded
 from bursar.ledger.ports import StoreError
 from bursar.ledger.service import Ledger, Outcome
 from bursar.storage.sqlite.store import SqliteStore
-from bursar.vocabulary import Permission, Unit
+from bursar.vocabulary import ErrorCode, FundOperation, Permission, Unit
 
 MEMORY = ":memory:"
 SWEEP_S = 5.0
@@ -108,7 +108,12 @@ class EmbeddedLedger:
         return self._perform(operation, self._principal, body, query=call.query, path=path)
 
     def create_budget(
-        self, allocated: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+        self,
+        allocated: str | int,
+        *,
+        scope: str | None = None,
+        unit: Unit | str | None = None,
+        exist_ok: bool = False,
     ) -> dict[str, Any]:
         """Create a budget and return it as the admin plane shows it.
 
@@ -117,22 +122,47 @@ class EmbeddedLedger:
                 `unit`.
             scope: the path it limits; None is the whole tenant.
             unit: the unit of an int; None is USD_MICROCENTS.
+            exist_ok: whether a budget that is there already is returned as it is.
 
         Raises:
             AmountError: the amount cannot be understood.
             CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
         """
         amount = _amount(allocated, unit)
-        body = {
+        named = self._budget(scope, amount["unit"])
+        body = json.dumps({**named, "allocated": amount}).encode()
+        response = self._perform(budgets.create_budget, OPERATOR, body)
+        if exist_ok and response.error_code == ErrorCode.DUPLICATE_RESOURCE:
+            response = self._perform(budgets.lookup_budget, OPERATOR, b"", query=named)
+        return _done("create budget", response)
+
+    def credit_budget(
+        self, amount: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+    ) -> dict[str, Any]:
+        """Add to a budget and return what it had and has.
+
+        Args:
+            amount: how much, as for `create_budget`.
+            scope: the path that the budget limits; None is the whole tenant.
+            unit: the unit of an int; None is USD_MICROCENTS.
+
+        Raises:
+            AmountError: the amount cannot be understood.
+            CyclesProtocolError: there is no such budget, or it was refused.
+        """
+        credited = _amount(amount, unit)
+        named = self._budget(scope, credited["unit"])
+        body = json.dumps({"operation": FundOperation.CREDIT, "amount": credited}).encode()
+        response = self._perform(budgets.fund_budget, OPERATOR, body, query=named)
+        return _done("credit budget", response)
+
+    def _budget(self, scope: str | None, unit: str) -> dict[str, str]:
+        """Return what names a budget of this tenant."""
+        return {
             "tenant_id": self.tenant,
             "scope": scope or f"tenant:{self.tenant}",
-            "unit": amount["unit"],
-            "allocated": amount,
+            "unit": unit,
         }
-        response = self._perform(budgets.create_budget, OPERATOR, json.dumps(body).encode())
-        if not response.is_success:
-            raise error_from_response("Failed to create budget", response)
-        return response.body or {}
 
     def close(self) -> None:
         """Finish what was accepted and let go of the file."""
@@ -154,9 +184,7 @@ class EmbeddedLedger:
 
     def _named(self, tenant: Mapping[str, str]) -> None:
         body = json.dumps(tenant).encode()
-        response = self._perform(tenants.create_tenant, OPERATOR, body)
-        if not response.is_success:
-            raise error_from_response("Failed to open the ledger", response)
+        _done("open the ledger", self._perform(tenants.create_tenant, OPERATOR, body))
 
     def _perform(
         self,
@@ -213,6 +241,12 @@ def _sweeper(ledger: EmbeddedLedger) -> Callable[[], Any]:
         return SWEEP_S
 
     return step
+
+
+def _done(what: str, response: CyclesResponse) -> dict[str, Any]:
+    if not response.is_success:
+        raise error_from_response(f"Failed to {what}", response)
+    return response.body or {}
 
 
 def _amount(allocated: str | int, unit: Unit | str | None) -> dict[str, Any]:

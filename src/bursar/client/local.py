@@ -31,7 +31,12 @@ class EmbeddedClient(CyclesClient):
         super().__init__(embedded_config(path, tenant, config), transport=self._ledger)
 
     def create_budget(
-        self, allocated: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+        self,
+        allocated: str | int,
+        *,
+        scope: str | None = None,
+        unit: Unit | str | None = None,
+        exist_ok: bool = False,
     ) -> dict[str, Any]:
         """Create a budget and return it.
 
@@ -40,12 +45,29 @@ class EmbeddedClient(CyclesClient):
                 `unit`.
             scope: the path it limits, such as `tenant:acme/agent:bot`; None is the tenant.
             unit: the unit of an int; None is USD_MICROCENTS.
+            exist_ok: whether a budget that is there already is returned as it is.
 
         Raises:
             AmountError: the amount cannot be understood.
             CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
         """
-        return self._ledger.create_budget(allocated, scope=scope, unit=unit)
+        return self._ledger.create_budget(allocated, scope=scope, unit=unit, exist_ok=exist_ok)
+
+    def credit_budget(
+        self, amount: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+    ) -> dict[str, Any]:
+        """Add to a budget and return what it had and has.
+
+        Args:
+            amount: how much, as for `create_budget`.
+            scope: the path that the budget limits; None is the whole tenant.
+            unit: the unit of an int; None is USD_MICROCENTS.
+
+        Raises:
+            AmountError: the amount cannot be understood.
+            CyclesProtocolError: there is no such budget, or it was refused.
+        """
+        return self._ledger.credit_budget(amount, scope=scope, unit=unit)
 
 
 class AsyncEmbeddedClient(AsyncCyclesClient):
@@ -58,7 +80,12 @@ class AsyncEmbeddedClient(AsyncCyclesClient):
         super().__init__(embedded_config(path, tenant, config), transport=transport)
 
     async def create_budget(
-        self, allocated: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+        self,
+        allocated: str | int,
+        *,
+        scope: str | None = None,
+        unit: Unit | str | None = None,
+        exist_ok: bool = False,
     ) -> dict[str, Any]:
         """Create a budget and return it.
 
@@ -67,13 +94,31 @@ class AsyncEmbeddedClient(AsyncCyclesClient):
                 `unit`.
             scope: the path it limits, such as `tenant:acme/agent:bot`; None is the tenant.
             unit: the unit of an int; None is USD_MICROCENTS.
+            exist_ok: whether a budget that is there already is returned as it is.
 
         Raises:
             AmountError: the amount cannot be understood.
             CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
         """
         create = self._ledger.create_budget
-        return await asyncio.to_thread(create, allocated, scope=scope, unit=unit)
+        return await asyncio.to_thread(create, allocated, scope=scope, unit=unit, exist_ok=exist_ok)
+
+    async def credit_budget(
+        self, amount: str | int, *, scope: str | None = None, unit: Unit | str | None = None
+    ) -> dict[str, Any]:
+        """Add to a budget and return what it had and has.
+
+        Args:
+            amount: how much, as for `create_budget`.
+            scope: the path that the budget limits; None is the whole tenant.
+            unit: the unit of an int; None is USD_MICROCENTS.
+
+        Raises:
+            AmountError: the amount cannot be understood.
+            CyclesProtocolError: there is no such budget, or it was refused.
+        """
+        credit = self._ledger.credit_budget
+        return await asyncio.to_thread(credit, amount, scope=scope, unit=unit)
 
 
 def embedded_config(path: str | Path, tenant: str, more: dict[str, Any]) -> CyclesConfig:
