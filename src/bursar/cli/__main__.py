@@ -9,7 +9,12 @@ import json
 import os
 import sys
 
-from cyclopts import App, CycloptsError, Group
+try:
+    from cyclopts import App, CycloptsError, Group
+except ModuleNotFoundError:
+    sys.exit(
+        "bursar: commands need the server extra; install it with: pip install 'bursar[server]'"
+    )
 
 from bursar import __version__
 from bursar.cli.exits import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CommandError

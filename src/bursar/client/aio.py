@@ -54,13 +54,14 @@ class AsyncCyclesClient:
         """Return a client whose ledger is a file in this process; no server, no port.
 
         Args:
-            path: the ledger's file, created if it is new; several processes may use it.
+            path: the ledger's file, created if it is new; several processes may use it, and a
+                server of this machine.
                 `:memory:` is a ledger that vanishes with the client.
             tenant: who spends, created if it is new; 3 to 64 of `a-z`, `0-9` and `-`.
             config: fields of `CyclesConfig`, such as `agent="bot"`.
 
         Raises:
-            StoreUnusable: the file is foreign, corrupt, of another schema, or in use.
+            StoreUnusable: the file is foreign, corrupt, or of another schema.
             CyclesProtocolError: the tenant cannot be created.
         """
         from bursar.client.local import AsyncEmbeddedClient

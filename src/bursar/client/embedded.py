@@ -78,7 +78,7 @@ class EmbeddedLedger:
             tenant: who spends: 3 to 64 of `a-z`, `0-9` and `-`.
 
         Raises:
-            StoreUnusable: the file is foreign, corrupt, of another schema, or a server has it.
+            StoreUnusable: the file is foreign, corrupt, or of another schema.
             CyclesProtocolError: the tenant cannot be created.
         """
         self._folder = tempfile.TemporaryDirectory() if str(path) == MEMORY else None
