@@ -20,9 +20,11 @@ Without the field, by cadence: the first beat at once, then half of what the las
 |---|---|
 | gain of nothing, or of just the time that passed | hold at min(ttl / 2, 30 s), warn once |
 | another gain | half of it, between 500 ms and ttl / 2; skipped while a lead is stored up |
-| failure | the present cadence, same key |
+| failure of any kind | the present cadence, at most 30 s, same key |
 
-In both: 404, 410, and the codes that end a reservation stop the heartbeat for good.
+In both: 404, 410, and the codes that end a reservation stop the heartbeat for good. Only with
+the field does another 4xx (client error) or a 3xx (unexpected HTTP status) stop it too. How
+long answers take is learnt from good ones alone: a timeout says nothing about the next attempt.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any
 
-from bursar.client.outcome import Outcome, Verdict
+from bursar.client.outcome import Outcome
 from bursar.vocabulary import ErrorCode
 
 ATTEMPT_MS_MIN = 1_000
@@ -106,7 +108,7 @@ class Heartbeat:
     _window_before_ms: float | None = None
     _began_ms: float = 0.0
     _gained_ms: float = 0.0
-    _last_gain_ms: float = 0.0
+    _last_gain_ms: float | None = None
     _last_good_ms: float = 0.0
     _cadence_ms: float = 0.0
     _clamp_warned: bool = False
@@ -137,21 +139,23 @@ class Heartbeat:
 
     def skip_ms(self, now_ms: float) -> float | None:
         """Return how long to wait instead of beating now, because a lead is stored up."""
-        if self._remaining_ms is not None or not self._last_gain_ms:
+        if self._remaining_ms is not None or self._last_gain_ms is None:
             return None
         stored_ms = self._gained_ms - (now_ms - self._began_ms)
         return self._cadence_ms if stored_ms >= FULL_LEAD * self._last_gain_ms else None
 
     def after(self, outcome: Outcome, sent_ms: float, now_ms: float) -> Beat:
         """Return what follows from the answer to a beat that left at `sent_ms`."""
-        self._rtt_max_ms = max(self._rtt_max_ms, now_ms - sent_ms)
         if outcome.settled:
             return self._extended(outcome.response.body or {}, sent_ms, now_ms)
-        over = _stop_of(outcome)
-        if over is not None:
-            return Beat(None, failed=True, stop=over)
+        if _lease_over(outcome):
+            return Beat(None, failed=True, stop=Stop.LEASE_OVER)
         if self._remaining_ms is None:
-            return Beat(self._cadence_ms or self._hold_ms, new_key=False, failed=True)
+            wait_ms = min(self._cadence_ms or self._hold_ms, self._hold_ms)
+            return Beat(wait_ms, new_key=False, failed=True)
+        hopeless = _hopeless(outcome)
+        if hopeless is not None:
+            return Beat(None, failed=True, stop=hopeless)
         return self._recover(outcome, now_ms)
 
     def _extended(self, body: dict[str, Any], sent_ms: float, now_ms: float) -> Beat:
@@ -192,7 +196,7 @@ class Heartbeat:
         before_ms, self._window_before_ms = self._window_before_ms, window_ms
         if window_ms < 0 or (before_ms is not None and window_ms >= before_ms):
             return Beat(None, failed=True, stop=Stop.NO_WINDOW)
-        if outcome.verdict is Verdict.LIMITED:
+        if outcome.response.status == 429:
             asked_ms = outcome.retry_after_ms
             if asked_ms is None or asked_ms > window_ms:
                 return Beat(None, failed=True, stop=Stop.NO_WINDOW)
@@ -229,12 +233,17 @@ class Heartbeat:
         return min(self.ttl_ms / 2, HOLD_MS_MAX)
 
 
-def _stop_of(outcome: Outcome) -> Stop | None:
-    """Return why an answer ends the heartbeat for good, or None if it does not."""
-    status, code = outcome.response.status, outcome.response.error_code
-    if status in (404, 410) or code in _OVER:
-        return Stop.LEASE_OVER
-    if outcome.verdict in (Verdict.AMBIGUOUS, Verdict.LIMITED):
-        known = status < 0 or 200 <= status < 300 or status == 429 or 500 <= status < 600
-        return None if known or outcome.verdict is Verdict.LIMITED else Stop.UNEXPECTED
-    return Stop.CLIENT_ERROR
+def _lease_over(outcome: Outcome) -> bool:
+    """Return whether no extension of this reservation can ever succeed again."""
+    response = outcome.response
+    return response.status in (404, 410) or response.error_code in _OVER
+
+
+def _hopeless(outcome: Outcome) -> Stop | None:
+    """Return why asking again within the lease is of no use, or None if it may be."""
+    status = outcome.response.status
+    if outcome.response.is_transport_error or outcome.response.is_success or status == 429:
+        return None
+    if outcome.response.is_server_error:
+        return None
+    return Stop.CLIENT_ERROR if outcome.response.is_client_error else Stop.UNEXPECTED

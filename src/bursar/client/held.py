@@ -108,10 +108,13 @@ class Held:
         self._claimed = False
 
     async def _beat(self) -> float | None:
+        if self._claimed:  # a worker may have taken this step up just before the claim
+            return None
+        skipped_ms = self._heart.skip_ms(self.engine.io.monotonic_ms())
+        return await self._extend_lease() if skipped_ms is None else skipped_ms / 1_000
+
+    async def _extend_lease(self) -> float | None:
         io = self.engine.io
-        skipped_ms = self._heart.skip_ms(io.monotonic_ms())
-        if skipped_ms is not None:
-            return skipped_ms / 1_000
         sent_ms = io.monotonic_ms()
         outcome = await self._extend(self.plan.ttl_ms, self._extend_key)
         beat = self._heart.after(outcome, sent_ms, io.monotonic_ms())

@@ -65,6 +65,11 @@ class Io(Protocol):
 class Handle(Protocol):
     """Something started that can be stopped."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether a step may still come: it was not cancelled, and its loop is not closed."""
+        ...
+
     def cancel(self) -> None:
         """Stop it; a step that is running may finish, and no other follows."""
         ...
