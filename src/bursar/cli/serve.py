@@ -65,6 +65,8 @@ def serve(
         run.serve(settings, opened, key, lambda listening: _announce(listening, as_json))
     except adminkey.AdminKeyError as error:
         raise CommandError(EXIT_ADMIN_KEY, str(error)) from error
+    except SettingError as error:  # one that only shows now: what it needs is not installed
+        raise CommandError(EXIT_USAGE, str(error)) from error
     except run.CannotListen as error:
         raise CommandError(EXIT_LISTEN, str(error)) from error
     finally:

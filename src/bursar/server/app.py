@@ -136,6 +136,7 @@ class _Envelope:
                 interrupted = Interrupted()
                 answer, extra = error_answer(interrupted, request_id, trace)
                 answer, _ = await self._failures.record(scope, interrupted, answer, extra)
+                scope["bursar"]["refused"] = answer
                 await _send(send_with_ids, answer, {"connection": "close"})
         except Exception as error:  # noqa: BLE001 - whatever fails, the caller gets an error body
             answer, extra = error_answer(error, request_id, trace)
@@ -143,6 +144,7 @@ class _Envelope:
                 _log_failure(error, request_id, trace, scope["path"])
             if status == 0:
                 answer, extra = await self._failures.record(scope, error, answer, extra)
+                scope["bursar"]["refused"] = answer
                 await _send(send_with_ids, answer, extra)
         took_s = time.perf_counter() - began_s
         for observer in self._observers:

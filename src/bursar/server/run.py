@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -32,10 +34,14 @@ from bursar.server.adminkey import AdminKey
 from bursar.server.attempts import WINDOW_MS, Attempts
 from bursar.server.auth import Authenticator
 from bursar.server.failures import Failures
+from bursar.server.observe import traces
 from bursar.server.observe.ledger import LedgerCounts
 from bursar.server.observe.telemetry import Telemetry
 from bursar.server.settings import Settings
 from bursar.storage.sqlite.store import SqliteStore
+
+if TYPE_CHECKING:
+    from bursar.server.observe.spans import Spans  # needs the extra `otel`
 
 BACKLOG = 2_048
 DRAIN_TIMEOUT_S = 2.0
@@ -104,7 +110,9 @@ def serve(
 
     Raises:
         CannotListen: the address is in use or not this machine's.
+        SettingError: the settings insist on spans, and they cannot be made.
     """
+    spans = traces.obtain(settings.traces, os.environ)
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -115,7 +123,7 @@ def serve(
     gc.freeze()  # modules and models live as long as the process: no need to look at them again
     gc.set_threshold(COLLECT_AFTER)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, store, admin_key, listener, lambda: started(listening)))
+        runner.run(_serve(settings, store, admin_key, listener, spans, lambda: started(listening)))
 
 
 async def _serve(
@@ -123,11 +131,12 @@ async def _serve(
     store: SqliteStore,
     admin_key: AdminKey,
     listener: socket.socket,
+    spans: Spans | None,
     started: Callable[[], None],
 ) -> None:
     reader = store.reader
     clock = _clock(reader.heads())
-    telemetry = Telemetry(LedgerCounts(settings.metrics_tenants_max))
+    telemetry = Telemetry(LedgerCounts(settings.metrics_tenants_max), spans=spans)
     batcher = Batcher(
         Ledger(store, clock, render), queue_max=settings.queue_max, observer=telemetry
     )
@@ -165,6 +174,7 @@ async def _serve(
             log.info("stopped", store=str(store.path))
         else:
             log.error("stopped while the store hung; what it was doing then is unknown")
+        await asyncio.to_thread(telemetry.close)
 
 
 def _config(asgi: ASGIApp, settings: Settings, clock: Clock) -> uvicorn.Config:

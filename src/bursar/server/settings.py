@@ -171,11 +171,22 @@ SETTINGS: tuple[Setting, ...] = (
         0,
         10_000,
     ),
+    Setting(
+        "traces",
+        "BURSAR_TRACES",
+        str,
+        "auto",
+        "Whether OpenTelemetry spans are made (extra `otel`): `auto` where the OTEL_* environment "
+        "names an exporter or an endpoint, `on` always, and without the extra the server does not "
+        "start, or `off`.",
+    ),
 )
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ADMIN_KEY_LENGTH_MIN = 16
 METRICS_OPEN = "open"
+TRACES_ON, TRACES_OFF = "on", "off"
+TRACES = ("auto", TRACES_ON, TRACES_OFF)
 
 
 class SettingError(ValueError):
@@ -205,6 +216,7 @@ class Settings:
     log_level: str
     metrics_key: str
     metrics_tenants_max: int
+    traces: str
 
     @property
     def store_path(self) -> Path:
@@ -268,6 +280,8 @@ def _check(settings: Settings) -> None:
         raise SettingError(
             f"log_level: must be one of {', '.join(LOG_LEVELS)}, got {settings.log_level!r}"
         )
+    if settings.traces not in TRACES:
+        raise SettingError(f"traces: must be one of {', '.join(TRACES)}, got {settings.traces!r}")
     _check_key("admin_key", settings.admin_key)
     if settings.metrics_key != METRICS_OPEN:
         _check_key("metrics_key", settings.metrics_key)

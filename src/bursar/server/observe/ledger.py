@@ -22,6 +22,13 @@ OTHER = "OTHER"
 """The tenants beyond the most that are told apart; no tenant's id has capitals."""
 
 OK, REPLAY, DENY = "OK", "IDEMPOTENT_REPLAY", "DENY"
+DONE: dict[type, str] = {
+    c.Commit: "COMMITTED",
+    c.Debit: "APPLIED",
+    c.Release: "RELEASED",
+    c.Extend: "ACTIVE",
+}
+"""What is said of a command that did its work; a reservation's reply says it itself."""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRANSACTION_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
@@ -81,17 +88,17 @@ class LedgerCounts:
                 self.reserve.add((tenant, decision, _reason(outcome), policy))
             case c.Commit():
                 policy = _policy(outcome) or UNKNOWN
-                self.commit.add((tenant, _told(outcome, "COMMITTED"), _reason(outcome), policy))
+                self.commit.add((tenant, _told(outcome, DONE[c.Commit]), _reason(outcome), policy))
                 self._overdraft(tenant, outcome)
             case c.Debit():
                 policy = _policy(outcome) or command.overage_policy or UNKNOWN
-                self.debit.add((tenant, _told(outcome, "APPLIED"), _reason(outcome), policy))
+                self.debit.add((tenant, _told(outcome, DONE[c.Debit]), _reason(outcome), policy))
                 self._overdraft(tenant, outcome)
             case c.Release():
-                told = _told(outcome, "RELEASED")
+                told = _told(outcome, DONE[c.Release])
                 self.release.add((tenant, _actor(command), told, _reason(outcome)))
             case c.Extend():
-                self.extend.add((tenant, _told(outcome, "ACTIVE"), _reason(outcome)))
+                self.extend.add((tenant, _told(outcome, DONE[c.Extend]), _reason(outcome)))
             case c.Expire():
                 if isinstance(outcome, Accepted) and not outcome.replayed:
                     self.expired.add((tenant,))
@@ -105,6 +112,20 @@ class LedgerCounts:
             and outcome.answer.debt_incurred > 0
         ):
             self.overdraft.add((tenant,))
+
+
+def told(command: c.AnyCommand, outcome: Outcome) -> tuple[str, str] | None:
+    """Return decision and reason of a command that agents send, as the metrics name them."""
+    if isinstance(outcome, Failed):
+        return None
+    match command:
+        case c.Reserve():
+            decision = _reserved(outcome)
+        case c.Commit() | c.Debit() | c.Release() | c.Extend():
+            decision = _told(outcome, DONE[type(command)])
+        case _:
+            return None
+    return decision, _reason(outcome)
 
 
 def _told(outcome: Accepted | o.Refused, done: str) -> str:

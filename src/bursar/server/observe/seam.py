@@ -15,8 +15,9 @@ from starlette.types import Scope
 class RequestObserver(Protocol):
     """Is told of every request of one server.
 
-    `scope["bursar"]` holds the request's facts: `request_id`, `trace_id`, `headers`, and
-    `operation` once the request has reached one.
+    `scope["bursar"]` holds the request's facts: `request_id`, `trace_id`, `headers`,
+    `operation` and `principal` once the request has come as far as that, and `refused`, the
+    answer, where the protocol's error body was sent.
     """
 
     def began(self, scope: Scope) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bursar.ledger.observer import Executed
 from bursar.server import health
@@ -16,6 +17,9 @@ from bursar.server.observe.seam import RequestObserver
 from bursar.server.observe.service import ServiceCounts
 from bursar.storage.sqlite.statistics import Statistics
 
+if TYPE_CHECKING:
+    from bursar.server.observe.spans import Spans  # needs the extra `otel`
+
 
 @dataclass(slots=True)
 class Telemetry:
@@ -23,15 +27,18 @@ class Telemetry:
 
     ledger: LedgerCounts
     service: ServiceCounts = field(default_factory=ServiceCounts)
+    spans: Spans | None = None
 
     @property
     def request_observers(self) -> tuple[RequestObserver, ...]:
         """Who is told of requests."""
-        return (self.service,)
+        return (self.service,) if self.spans is None else (self.service, self.spans)
 
     def executed(self, batch: Executed) -> None:
         """Take note of a transaction."""
         self.ledger.executed(batch)
+        if self.spans is not None:
+            self.spans.executed(batch)
 
     def ran(self, job: str, outcome: str, took_s: float) -> None:
         """Take note of a run of a job."""
@@ -40,6 +47,11 @@ class Telemetry:
     def quarantine(self, tenant: str, reason: str) -> None:
         """Take note of a reservation that cannot be read."""
         self.ledger.quarantine(tenant, reason)
+
+    def close(self) -> None:
+        """Send what is not sent yet."""
+        if self.spans is not None:
+            self.spans.close()
 
     def exposition(self, state: health.State, statistics: Callable[[], Statistics]) -> Exposition:
         """Return what is shown to a scraper."""
