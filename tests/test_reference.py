@@ -168,16 +168,26 @@ def remote_commands() -> Iterator[tuple[str, App | None, str]]:
         where = next(where for _, known, where, _ in COMMANDS if known == name)
         about = importlib.import_module(f"bursar.cli.{where.partition(':')[0]}").ABOUT
         yield name, None, about
-        for verb in entry:
-            if not verb.startswith("-"):
-                doc = inspect.getdoc(entry[verb].default_command) or ""
-                yield f"{name} {verb}", entry[verb], doc
+        yield from _verbs(name, entry)
+
+
+def _verbs(words: str, noun: App) -> Iterator[tuple[str, App | None, str]]:
+    """Yield the commands of a noun, and those of the groups among them."""
+    for verb in noun:
+        entry = noun[verb]
+        if verb.startswith("-"):
+            continue
+        if entry.default_command is None:
+            yield f"{words} {verb}", None, str(entry.help)
+            yield from _verbs(f"{words} {verb}", entry)
+        else:
+            yield f"{words} {verb}", entry, inspect.getdoc(entry.default_command) or ""
 
 
 def commands_text() -> Iterator[str]:
     for words, entry, about in remote_commands():
         if entry is None:
-            yield f"## `bursar {words}`\n"
+            yield f"##{'#' if ' ' in words else ''} `bursar {words}`\n"
         else:
             places = [a for a in _arguments(entry) if not a.name.startswith("-")]
             usage = " ".join([words, *(place.name for place in places)])

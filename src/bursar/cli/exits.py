@@ -10,7 +10,7 @@ from typing import Any, Final
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
-"""The command did its job and the answer is bad: an audit found something."""
+"""The command did its job and the answer is bad: an audit found something, a row failed."""
 EXIT_USAGE: Final = 2
 """Wrong arguments, settings or input, or a request that the server finds invalid (400)."""
 EXIT_STORE: Final = 3

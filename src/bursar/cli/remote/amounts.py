@@ -106,6 +106,17 @@ def positive(option: str, number: int) -> int:
     return number
 
 
+def fraction(option: str, part: float | None) -> float | None:
+    """Return a part of a whole that may be left out.
+
+    Raises:
+        CommandError: it is not from 0 to 1.
+    """
+    if part is not None and not 0 <= part <= 1:
+        raise bad(f"{option} must be from 0 to 1, such as 0.9 for nine tenths, not {part:g}")
+    return part
+
+
 def bad(message: str) -> CommandError:
     """Return the error for something that was written wrongly."""
     return CommandError(EXIT_USAGE, message)

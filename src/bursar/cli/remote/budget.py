@@ -11,7 +11,7 @@ from typing import Any
 from cyclopts import App
 
 from bursar.cli.exits import EXIT_NOT_FOUND, CommandError
-from bursar.cli.remote import amounts, funding
+from bursar.cli.remote import amounts, budget_bulk, funding
 from bursar.cli.remote.caller import As, Caller
 from bursar.cli.remote.options import HERE, Flag, Remote
 from bursar.cli.remote.show import Facts, amount, status, text_of
@@ -33,6 +33,7 @@ Example: bursar budget create tenant:acme/workspace:research 25USD
 app = App(name="budget", help=ABOUT)
 for _verb in (funding.fund, funding.debit, funding.reset, funding.reset_spent, funding.repay):
     app.command(_verb)
+app.command(budget_bulk.app)
 
 
 @app.command
@@ -87,6 +88,7 @@ def list_(
     over_limit: Flag = False,
     in_debt: Flag = False,
     used_from: float | None = None,
+    used_to: float | None = None,
     search: str | None = None,
     limit: int = 1_000,
     remote: Remote = HERE,
@@ -110,7 +112,9 @@ def list_(
     in_debt
         Only those that owe something.
     used_from
-        Only those that are used at least so much, from 0 to 1.
+        Only those that have spent at least so much of what they have, from 0 to 1.
+    used_to
+        Only those that have spent at most so much of it, from 0 to 1.
     search
         Only those with this text in tenant or scope.
     limit
@@ -123,7 +127,8 @@ def list_(
         "status": status,
         "over_limit": over_limit or None,
         "has_debt": in_debt or None,
-        "utilization_min": used_from,
+        "utilization_min": amounts.fraction("--used-from", used_from),
+        "utilization_max": amounts.fraction("--used-to", used_to),
         "search": search,
     }
     at_most = amounts.positive("--limit", limit)

@@ -107,6 +107,7 @@ class Caller:
         repeatable: bool = False,
         key: str | None = None,
         look: str | None = None,
+        also: str = "",
     ) -> Json:
         """Send one request until it is answered; return what the server says.
 
@@ -119,6 +120,7 @@ class Caller:
             repeatable: sending it twice does no more than sending it once.
             key: the idempotency key that the body carries.
             look: the command that shows whether it happened, for the message if that is unknown.
+            also: options that the same request needs besides its key, for that message.
 
         Raises:
             CommandError: why it was not done, or that nobody knows.
@@ -129,8 +131,7 @@ class Caller:
         parameters = {name: _text(value) for name, value in (query or {}).items() if value != ""}
         sent = {name: value for name, value in parameters.items() if value is not None}
         lost: str | None = None
-        if repeatable and look is None:
-            look = "it is the same done twice, so nothing is lost by running it again"
+        then = _next_step(key, look, also, repeatable=repeatable)
         for pause_s in (*PAUSES_S, None):
             wait_s = pause_s
             try:
@@ -138,10 +139,10 @@ class Caller:
                     method, url, params=sent, headers=headers, content=content
                 )
                 if not _worth_repeating(response, repeatable or key is not None):
-                    return self._said(response, method, path, key, look)
+                    return self._said(response, method, path, key, then)
                 lost, wait_s = _why(response), _wait(response, pause_s)
                 if response.status_code == 429 and wait_s is None:
-                    return self._said(response, method, path, key, look)
+                    return self._said(response, method, path, key, then)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if lost is None or method == "GET":
                     self._nobody(error)
@@ -151,7 +152,7 @@ class Caller:
                     break
             if wait_s is not None:
                 self._sleep(wait_s)
-        self._unknown(method, path, lost or "no answer", key, look)
+        self._unknown(method, path, lost or "no answer", key, then)
 
     def pages(
         self,
@@ -194,7 +195,7 @@ class Caller:
             ) as response:
                 if not response.is_success:
                     response.read()
-                    self._said(response, "GET", path, None, None)
+                    self._said(response, "GET", path, None, "")
                 yield response
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             self._nobody(error)
@@ -222,14 +223,14 @@ class Caller:
         raise Failed(EXIT_CREDENTIAL, message)
 
     def _said(
-        self, response: httpx2.Response, method: str, path: str, key: str | None, look: str | None
+        self, response: httpx2.Response, method: str, path: str, key: str | None, then: str
     ) -> Json:
         """Return what a response says, or raise what it refuses."""
         said = answers.document(response)
         if response.is_success and said is not None:
             return said
         if method != "GET" and response.status_code >= 500:
-            self._unknown(method, path, _why(response), key, look)
+            self._unknown(method, path, _why(response), key, then)
         if said is not None and isinstance(said.get("error"), str):
             raise answers.refusal(response.status_code, said, self.profile, key)
         raise _foreign(self.profile.base_url, answers.strange(response))
@@ -243,17 +244,11 @@ class Caller:
             base_url=self.profile.base_url,
         ) from None
 
-    def _unknown(
-        self, method: str, path: str, why: str, key: str | None, look: str | None
-    ) -> NoReturn:
+    def _unknown(self, method: str, path: str, why: str, key: str | None, then: str) -> NoReturn:
         facts = {"base_url": self.profile.base_url, "idempotency_key": key}
         why = answers.clean(why, self.profile)
         if method == "GET":
             raise Failed(EXIT_SERVER, f"{self.profile.base_url} does not answer: {why}", **facts)
-        if key is not None:
-            then = f"Run it again with --idempotency-key {key}: then it happens once"
-        else:
-            then = f"Look before you run it again: {look or 'list what there is'}"
         raise Failed(
             EXIT_UNKNOWN,
             f"the answer to {method} {path} was lost ({why}); it may or may not have happened. "
@@ -265,6 +260,16 @@ class Caller:
 def part(value: str) -> str:
     """Return a value as one part of a path."""
     return quote(value, safe="")
+
+
+def _next_step(key: str | None, look: str | None, also: str, *, repeatable: bool) -> str:
+    """Return what to do if nobody knows whether it happened."""
+    if key is not None:
+        options = f"--idempotency-key {key} {also}".strip()
+        return f"Run it again with {options}: then it happens once"
+    if repeatable and look is None:
+        look = "it is the same done twice, so nothing is lost by running it again"
+    return f"Look before you run it again: {look or 'list what there is'}"
 
 
 def _worth_repeating(response: httpx2.Response, repeatable: bool) -> bool:

@@ -65,12 +65,12 @@ class Column:
 class Show:
     """Shows results on standard output, in one form or the other."""
 
-    def __init__(self, *, as_json: bool, width: int | None = None) -> None:
-        """Choose the form; `width` is for tests."""
+    def __init__(self, *, as_json: bool, width: int | None = None, aside: bool = False) -> None:
+        """Choose the form; `aside` shows on standard error, `width` is for tests."""
         self.as_json = as_json
-        if width is None and not sys.stdout.isatty():
+        if width is None and not (sys.stderr if aside else sys.stdout).isatty():
             width = PIPE_WIDTH
-        self.console = Console(highlight=False, width=width, soft_wrap=False)
+        self.console = Console(highlight=False, width=width, soft_wrap=False, stderr=aside)
 
     def document(self, document: object, *, flush: bool = False) -> None:
         """Print JSON, one document."""
@@ -176,7 +176,7 @@ class Show:
         with self.console.capture() as captured:
             self.console.print(what)
         for line in captured.get().splitlines():
-            print(line.rstrip())
+            print(line.rstrip(), file=self.console.file)
 
 
 def printable(text: str) -> str:

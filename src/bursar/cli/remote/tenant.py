@@ -11,7 +11,7 @@ from typing import Any
 from cyclopts import App
 from rich.text import Text
 
-from bursar.cli.remote import amounts
+from bursar.cli.remote import amounts, tenant_bulk
 from bursar.cli.remote.asking import confirm
 from bursar.cli.remote.caller import As, Caller, part
 from bursar.cli.remote.options import HERE, Many, Remote, Yes
@@ -30,6 +30,7 @@ Example: bursar tenant create acme --name Acme
 """
 
 app = App(name="tenant", help=ABOUT)
+app.command(tenant_bulk.app)
 
 _COLUMNS = (
     Column("tenant", field("tenant_id")),
