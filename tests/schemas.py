@@ -138,6 +138,15 @@ async def hook_async(response: Any) -> None:
     hook(response)
 
 
+def document_problems(method: str, path: str, status: int, document: object) -> list[str]:
+    """Return what is wrong with the document of a response that was read somewhere else."""
+    return [
+        *_nulls(document, "$"),
+        *_sums(document, "$"),
+        *_schema(method, path, set(), status, document),
+    ]
+
+
 class CheckedClient(httpx2.Client):
     """A client that fails the test on the first response that breaks the protocol."""
 
