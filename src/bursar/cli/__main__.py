@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 
 try:
@@ -64,9 +65,18 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_PIPE)
     except CycloptsError as error:
-        _tell(CommandError(EXIT_USAGE, " ".join(str(error).split())))
+        _tell(CommandError(EXIT_USAGE, _mistake(error)))
         sys.exit(EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _mistake(error: CycloptsError) -> str:
+    """Return what was typed wrongly, and where it says how to type it."""
+    said = " ".join(str(error).split()).rstrip(".")
+    if negative := re.match(r"Unknown option: (-[\d.$]\S*)\.", said):
+        said = f"an amount cannot be negative, got {negative[1]}"
+    words = " ".join(["bursar", *(error.command_chain or ())])
+    return f"{said}. See: {words} --help"
 
 
 def _tell(error: CommandError) -> None:

@@ -20,7 +20,13 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from bursar import __version__
-from bursar.cli.exits import EXIT_CREDENTIAL, EXIT_SERVER, EXIT_UNKNOWN, EXIT_UNREACHABLE
+from bursar.cli.exits import (
+    EXIT_CREDENTIAL,
+    EXIT_SERVER,
+    EXIT_UNKNOWN,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+)
 from bursar.cli.exits import CommandError as Failed
 from bursar.cli.remote import answers
 from bursar.cli.remote.profile import Profile
@@ -258,7 +264,15 @@ class Caller:
 
 
 def part(value: str) -> str:
-    """Return a value as one part of a path."""
+    """Return an id as one part of a path.
+
+    Raises:
+        CommandError: it is empty or has a slash, so that the path would be another one.
+    """
+    if not value or "/" in value:
+        raise Failed(
+            EXIT_USAGE, f"{value[:80]!r} is not an id: an id is not empty and has no slash"
+        )
     return quote(value, safe="")
 
 
