@@ -83,6 +83,9 @@ class Operation:
     responses: Mapping[str, str]  # status -> URI of its schema, "" for an empty body
 
 
+OUR_OWN = ("/v1/admin/budgets/period",)
+
+
 class BrokenResponse(AssertionError):
     """A response that breaks the protocol; the message says where."""
 
@@ -111,6 +114,8 @@ def problems(
     found += _page(document)
     if status >= 400:
         found += _error(document, status, heads)
+    if parts.path in OUR_OWN and status == 200:
+        return found  # no published schema; its own model is checked by its own test
     found += _schema(method, parts.path, set(parse_qs(parts.query)), status, document)
     return found
 

@@ -109,6 +109,20 @@ class RolloverPolicy(StrEnum):
 
 
 @unique
+class Every(StrEnum):
+    """How the periods of a budget follow one another; weeks begin on Monday."""
+
+    ROLLING = "ROLLING"
+    HOUR = "HOUR"
+    DAY = "DAY"
+    WEEK = "WEEK"
+    MONTH = "MONTH"
+    QUARTER = "QUARTER"
+    YEAR = "YEAR"
+    NEVER = "NEVER"
+
+
+@unique
 class FundOperation(StrEnum):
     """Operator changes to one budget."""
 
@@ -262,3 +276,5 @@ BULK_ROWS_MAX = 500
 
 OPERATOR_LOG = "__admin__"
 """Whose log holds what the operator did to no one tenant; no tenant id has an underscore."""
+
+PERIOD_MS_MIN = 1_000

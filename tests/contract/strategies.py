@@ -21,6 +21,7 @@ from bursar.core.state import (
     Meter,
     Policy,
     RateLimits,
+    Renewal,
     Reservation,
     Tenant,
 )
@@ -29,6 +30,7 @@ from bursar.vocabulary import (
     GRACE_MS_MAX,
     SCOPE_KINDS,
     BudgetStatus,
+    Every,
     ExpiryPolicy,
     KeyStatus,
     MeterKind,
@@ -131,6 +133,11 @@ tenants: st.SearchStrategy[Tenant] = st.builds(
 
 @st.composite
 def budgets(draw: st.DrawFn) -> Budget:
+    renewal = draw(maybe(renewals()))
+    if renewal is None:
+        start_ms, end_ms = draw(maybe(int64s)), draw(maybe(int64s))
+    else:  # a budget that renews itself is in a period that runs forward
+        start_ms, end_ms = sorted(draw(st.lists(int64s, min_size=2, max_size=2, unique=True)))
     return whole(
         Budget,
         tenant=draw(texts),
@@ -145,9 +152,20 @@ def budgets(draw: st.DrawFn) -> Budget:
         updated_at_ms=draw(int64s),
         overage_policy=draw(maybe(st.sampled_from(OveragePolicy))),
         rollover_policy=draw(st.sampled_from(RolloverPolicy)),
-        period_start_ms=draw(maybe(int64s)),
-        period_end_ms=draw(maybe(int64s)),
+        period_start_ms=start_ms,
+        period_end_ms=end_ms,
         metadata=draw(maybe(json_texts)),
+        renewal=renewal,
+    )
+
+
+@st.composite
+def renewals(draw: st.DrawFn) -> Renewal:
+    return whole(
+        Renewal,
+        every=draw(st.sampled_from(Every)),
+        time_zone=draw(maybe(texts)),
+        allocation=draw(int64s),
     )
 
 

@@ -134,6 +134,10 @@ def of_budget(row: Budget) -> Facts:
         "overage": row.overage_policy and policy_name(row.overage_policy),
         "metadata": row.metadata,
         "updated": when(row.updated_at_ms),
+        "rollover": row.rollover_policy.value,
+        "begins": when(row.period_start_ms),
+        "ends": when(row.period_end_ms),
+        "allocation": row.renewal and row.renewal.allocation,
     }
 
 

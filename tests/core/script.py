@@ -12,11 +12,12 @@ from typing import Any
 
 from bursar.core import commands as c
 from bursar.core.bulk import RowOutcome, Target
-from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Tenant
+from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Renewal, Tenant
 from bursar.vocabulary import (
     GRACE_MS_DEFAULT,
     ActorType,
     BudgetStatus,
+    Every,
     ExpiryPolicy,
     FundOperation,
     KeyStatus,
@@ -78,7 +79,11 @@ def tenant(words: list[str], options: dict[str, str]) -> Tenant:
 
 
 def budget(words: list[str], options: dict[str, str]) -> Budget:
-    """Return the budget that a row describes; what is left follows from the identity."""
+    """Return the budget that a row describes; what is left follows from the identity.
+
+    `period=10s` renews it every ten seconds since the world began, `from=5s` since then;
+    each period is given `allocation=`, or what is allocated now.
+    """
     allocated, spent, debt = (amount(options.get(n, "0")) for n in ("allocated", "spent", "debt"))
     return Budget(
         tenant=options.get("as", "acme"),
@@ -96,8 +101,26 @@ def budget(words: list[str], options: dict[str, str]) -> Budget:
         created_at_ms=START_MS,
         updated_at_ms=START_MS,
         overage_policy=policy(options.get("overage")),
-        rollover_policy=RolloverPolicy.NONE,
+        rollover_policy=rollover(options.get("rollover")) or RolloverPolicy.NONE,
+        **_period(options, allocated),
     )
+
+
+def rollover(text: str | None) -> RolloverPolicy | None:
+    short = {"CARRY": RolloverPolicy.CARRY_FORWARD, "CAP": RolloverPolicy.CAP_AT_ALLOCATED}
+    return None if text is None else short.get(text) or RolloverPolicy(text)
+
+
+def _period(options: dict[str, str], allocated: int) -> dict[str, Any]:
+    if "period" not in options:
+        return {}
+    start_ms = START_MS + span_ms(options.get("from", "0s"))
+    allocation = amount(options["allocation"]) if "allocation" in options else allocated
+    return {
+        "period_start_ms": start_ms,
+        "period_end_ms": start_ms + span_ms(options["period"]),
+        "renewal": Renewal(Every.ROLLING, None, allocation),
+    }
 
 
 def rules(words: list[str], options: dict[str, str]) -> Policy:
@@ -187,7 +210,12 @@ def _create_budget(words: list[str], options: dict[str, str]) -> c.CreateBudget:
 
 
 def _update_budget(words: list[str], options: dict[str, str]) -> c.UpdateBudget:
-    limit = options.get("limit")
+    limit, period = options.get("limit"), None
+    if options.get("period") == "never":
+        period = c.Period(Every.NEVER)
+    elif "period" in options:
+        start_ms = START_MS + span_ms(options["from"])
+        period = c.Period(Every.ROLLING, None, start_ms, start_ms + span_ms(options["period"]))
     return c.UpdateBudget(
         tenant="",
         scope=scope_path(words[0]),
@@ -196,8 +224,23 @@ def _update_budget(words: list[str], options: dict[str, str]) -> c.UpdateBudget:
         edit=c.BudgetEdit(
             overdraft_limit=amount(limit) if limit else None,
             overage_policy=policy(options.get("overage")),
+            rollover_policy=rollover(options.get("rollover")),
             metadata=options.get("metadata"),
         ),
+        period=period,
+    )
+
+
+def _roll(words: list[str], options: dict[str, str]) -> c.Roll:
+    """Read `roll acme ended=0s start=10s end=20s`: which period ends, and which begins."""
+    return c.Roll(
+        tenant="",
+        scope=scope_path(words[0]),
+        unit=unit(options.get("unit")),
+        ended_ms=START_MS + span_ms(options["ended"]),
+        start_ms=START_MS + span_ms(options["start"]),
+        end_ms=START_MS + span_ms(options["end"]),
+        periods=int(options.get("periods", "1")),
     )
 
 
@@ -364,6 +407,7 @@ VERBS: dict[str, Callable[[list[str], dict[str, str]], c.AnyCommand]] = {
     "close_tenant": _close_tenant,
     "create_budget": _create_budget,
     "update_budget": _update_budget,
+    "roll": _roll,
     "freeze": _turn(c.Freeze),
     "unfreeze": _turn(c.Unfreeze),
     "close_budget": _turn(c.CloseBudget),

@@ -23,6 +23,7 @@ create_tenant acme
 create_budget acme 1000 limit=50
 create_budget acme/agent:bot 500
 create_budget acme 20 unit=TOKENS
+create_budget acme 7 unit=CREDITS period=1s
 create_key k
 update_tenant acme extensions=3
 update_budget acme limit=60
@@ -36,12 +37,14 @@ reserve d 10 dry_run=yes
 decide 5
 extend a 10s
 tick 1s
+roll acme unit=CREDITS ended=0s start=1s end=2s
 commit a 350
 release b
 debit e 50
 fund acme CREDIT 5
 freeze acme unit=TOKENS
 unfreeze acme unit=TOKENS
+update_budget acme unit=CREDITS period=never
 tick 80s
 expire c
 close_budget acme unit=TOKENS
@@ -251,7 +254,7 @@ def test_folding_the_recorded_states_gives_the_current_budgets() -> None:
         for budget in world.tables.budgets.values()
     }
     assert current == folded
-    assert len(current) == 3
+    assert len(current) == 4
 
 
 @pytest.mark.parametrize("seed", range(5))

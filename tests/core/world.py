@@ -2,7 +2,8 @@
 
 Every single command that a world runs also proves what must hold for all commands: evaluating
 twice gives equal results, a refusal or a replay changes nothing, every budget keeps its identity,
-and what budgets hold is what active reservations hold.
+and what budgets hold is what active reservations hold. A period that is over is rolled on even
+by a command that is then refused, and by nothing else of it.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bursar.core import reads
-from bursar.core.commands import AnyCommand
+from bursar.core.commands import AnyCommand, Roll
 from bursar.core.entry import Entry, Reply, digest
 from bursar.core.execute import execute
 from bursar.core.outcomes import Answer, BulkPlan, Extended, Refused, Reserved
@@ -18,6 +19,7 @@ from bursar.core.reads import Reads
 from bursar.core.replay import PLANNED
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import GENESIS, Budget, Head, Policy, Tenant, check
+from bursar.ledger import periods
 from bursar.ledger.ports import Saves
 from bursar.ledger.service import Accepted, Failed, Ledger, Outcome
 from bursar.testing.memory import MemoryStore
@@ -65,11 +67,14 @@ class World:
     def run(self, command: AnyCommand) -> Accepted | Refused:
         """Run one command and prove what must hold for all commands."""
         before, logged = self.image(), len(self.log(command.tenant))
-        self._evaluate_twice(command)
+        due = self._evaluate_twice(command)
         [outcome] = self.ledger.execute([command])
         if isinstance(outcome, Failed):
             raise outcome.error
-        if isinstance(outcome, Refused) or outcome.replayed:
+        unaccepted = isinstance(outcome, Refused) or outcome.replayed
+        if unaccepted and due:
+            assert [e.verb for e in self.log(command.tenant)[logged:]] == ["Roll"] * due
+        elif unaccepted:
             assert before == self.image(), f"{command} was not accepted but changed something"
             assert logged == len(self.log(command.tenant))
         self.audit()
@@ -81,13 +86,15 @@ class World:
         self.audit()
         return outcomes
 
-    def _evaluate_twice(self, command: AnyCommand) -> None:
+    def _evaluate_twice(self, command: AnyCommand) -> int:
+        """Evaluate without applying; return how many periods must be rolled on first."""
         snapshot = self.tables.load(reads.plan([command]))
         untouched = copied(snapshot)
         at_ms = max(self.clock.now, snapshot.head(command.tenant).at_ms)
         first = execute(snapshot, command, at_ms)
         assert first == execute(snapshot, command, at_ms)
         assert untouched == snapshot, f"evaluating {command} changed its snapshot"
+        return 0 if isinstance(command, Roll) else len(periods.ended(snapshot, self.clock.now))
 
     def image(self) -> Snapshot:
         """Return a copy of every record but the log."""

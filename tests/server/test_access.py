@@ -169,6 +169,10 @@ MATRIX = [
         *(FORBIDDEN, "either"),
     ),
     Row(
+        *("getBudgetPeriod", "GET", f"{BUDGETS}/period{NAMED}", nothing, "budgets:read"),
+        *(FORBIDDEN, "either"),
+    ),
+    Row(
         *("fundBudget", "POST", f"{BUDGETS}/fund{NAMED}", credit, "budgets:write"),
         *(FORBIDDEN, "either"),
     ),

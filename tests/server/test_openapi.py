@@ -21,6 +21,7 @@ from server.world import Server, Tenant
 
 Json = dict[str, Any]
 DOCUMENT = openapi.document("1.2.3")
+OUR_OWN = {"getBudgetPeriod"}
 OPERATIONS = {
     operation["operationId"]: (method, path, operation)
     for path, methods in DOCUMENT["paths"].items()
@@ -90,7 +91,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 @pytest.mark.skipif(schemas.ABSENT is not None, reason=schemas.ABSENT or "")
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - OUR_OWN))
 def test_operation_is_the_published_one(name: str) -> None:
     """Method, path and parameters are those of the published specification."""
     method, path, operation = OPERATIONS[name]
@@ -104,7 +105,7 @@ def test_operation_is_the_published_one(name: str) -> None:
 
 
 @pytest.mark.skipif(schemas.ABSENT is not None, reason=schemas.ABSENT or "")
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - OUR_OWN))
 def test_published_statuses_are_described(name: str) -> None:
     """Every status of the published specification is there, except those we never give."""
     official = {str(status) for status in published()[name][2]["responses"]}

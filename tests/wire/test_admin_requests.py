@@ -29,6 +29,14 @@ MINIMAL: dict[type[Request], dict[str, Any]] = {
     admin.ApiKeyValidationRequest: {"key_secret": "cyc_live_x"},
 }
 
+ROLLOVER_CASES: tuple[list[object], list[tuple[object, str]]] = (
+    ["NONE", "CARRY_FORWARD", "CAP_AT_ALLOCATED"],
+    [("SOME", "must be one of NONE, CARRY_FORWARD, CAP_AT_ALLOCATED, got ")],
+)
+PERIOD_CASES: tuple[list[object], list[tuple[object, str]]] = (
+    [{"every": "MONTH", "time_zone": "Europe/Berlin"}],
+    [("DAY", "must be a JSON object, got ")],
+)
 NAME_CASES: tuple[list[object], list[tuple[object, str]]] = (
     ["n", "x" * 256, "Ácme & Co"],
     [
@@ -144,12 +152,10 @@ CASES: dict[type[Request], dict[str, tuple[list[object], list[tuple[object, str]
         "overdraft_limit": AMOUNT_CASES,
         "tenant_id": (["acme"], [(1, "must be a string, got 1")]),
         "commit_overage_policy": POLICY_CASES,
-        "rollover_policy": (
-            ["NONE", "CARRY_FORWARD", "CAP_AT_ALLOCATED"],
-            [("SOME", "must be one of NONE, CARRY_FORWARD, CAP_AT_ALLOCATED, got ")],
-        ),
+        "rollover_policy": ROLLOVER_CASES,
         "period_start": TIME_CASES,
         "period_end": TIME_CASES,
+        "period": PERIOD_CASES,
         "metadata": FREE_CASES,
         "status": ([], [("ACTIVE", "unknown field")]),
     },
@@ -174,6 +180,10 @@ CASES: dict[type[Request], dict[str, tuple[list[object], list[tuple[object, str]
     admin.BudgetUpdateRequest: {
         "overdraft_limit": AMOUNT_CASES,
         "commit_overage_policy": POLICY_CASES,
+        "rollover_policy": ROLLOVER_CASES,
+        "period_start": TIME_CASES,
+        "period_end": TIME_CASES,
+        "period": PERIOD_CASES,
         "metadata": FREE_CASES,
         "allocated": ([], [(AMOUNT, "unknown field")]),
         "status": ([], [("FROZEN", "unknown field")]),

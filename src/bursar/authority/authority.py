@@ -7,6 +7,7 @@ embedded client and a server differ in nothing but who calls them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 from bursar.authority import render
@@ -16,7 +17,8 @@ from bursar.clock import Clock
 from bursar.core.commands import AnyCommand, Idempotency, Origin
 from bursar.core.outcomes import Answer as LedgerAnswer
 from bursar.core.outcomes import Refused
-from bursar.ledger.batcher import Batcher
+from bursar.ledger import periods
+from bursar.ledger.batcher import Batcher, Closed, Overloaded
 from bursar.ledger.ports import Reader
 from bursar.ledger.service import Accepted
 from bursar.vocabulary import ActorType, ErrorCode, Permission
@@ -44,6 +46,20 @@ class Authority:
     clock: Clock
     pepper: bytes
     one_bulk: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def begin_periods(self, tenant: str | None) -> None:
+        """Begin the periods that are due, so that a read sees none that is over.
+
+        Blocks while the ledger writes; where nothing is due, as nearly always, that is one
+        look into an index. A ledger that cannot write now answers reads as it is.
+
+        Args:
+            tenant: whose budgets will be read; None for everybody's.
+        """
+        due = periods.plan(self.reader, self.clock.now_ms(), tenant)
+        with contextlib.suppress(Overloaded, Closed):
+            for waiting in [self.batcher.submit(roll) for roll in due]:
+                waiting.result()
 
     async def perform(self, command: AnyCommand) -> tuple[Answer, LedgerAnswer | None]:
         """Execute a command and return its answer to send, and the ledger's own.

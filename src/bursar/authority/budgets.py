@@ -7,7 +7,7 @@ that owns it, so the scope says whose budget it is.
 from __future__ import annotations
 
 from bursar import ids
-from bursar.authority import render
+from bursar.authority import periods, render
 from bursar.authority.admin import budget_named, may, maybe_json, owner, scope_of
 from bursar.authority.authority import Authority, idempotency, origin, require_reach
 from bursar.authority.call import Answer, Call, refuse
@@ -21,11 +21,11 @@ from bursar.core.commands import (
     UpdateBudget,
 )
 from bursar.core.state import Budget
+from bursar.core.verbs.budget import in_period
 from bursar.ledger.ports import BudgetQuery, BudgetSort
 from bursar.vocabulary import BudgetStatus, ErrorCode, FundOperation, Permission, Unit
 from bursar.wire import admin as wire
 from bursar.wire.codec import decode, encode
-from bursar.wire.timestamps import parse_timestamp
 
 IDEMPOTENCY_KEY_LENGTH_MAX = 256
 
@@ -66,11 +66,12 @@ async def create_budget(authority: Authority, call: Call) -> Answer:
         updated_at_ms=0,
         overage_policy=request.commit_overage_policy,
         rollover_policy=request.rollover_policy,
-        period_start_ms=parse_timestamp(request.period_start) if request.period_start else None,
-        period_end_ms=parse_timestamp(request.period_end) if request.period_end else None,
         metadata=maybe_json(request.metadata),
     )
-    command = CreateBudget(tenant=tenant, origin=origin(call, on_behalf=True), budget=budget)
+    period = periods.at_creation(request, authority.clock.now_ms())
+    command = CreateBudget(
+        tenant=tenant, origin=origin(call, on_behalf=True), budget=in_period(budget, period)
+    )
     return await authority.answer(command)
 
 
@@ -101,6 +102,7 @@ async def list_budgets(authority: Authority, call: Call) -> Answer:
         limit=query.limit(100),
         after=query.after("budgets"),
     )
+    authority.begin_periods(tenant)
     page = authority.reader.budgets(wanted)
     rows = [render.budget(row) for row in page.rows]
     return Answer(200, query.page("ledgers", rows, page))
@@ -111,6 +113,7 @@ async def lookup_budget(authority: Authority, call: Call) -> Answer:
     may(call, Permission.BUDGETS_READ)
     tenant, scope, unit = budget_named(call)
     require_reach(call.principal, scope)
+    authority.begin_periods(tenant)
     row = authority.reader.budget(tenant, scope, unit)
     if row is None:
         raise refuse(ErrorCode.BUDGET_NOT_FOUND, f"Budget not found: scope {scope}, unit {unit}")
@@ -118,7 +121,7 @@ async def lookup_budget(authority: Authority, call: Call) -> Answer:
 
 
 async def update_budget(authority: Authority, call: Call) -> Answer:
-    """`PATCH /v1/admin/budgets?scope&unit`: what it allows, none of its amounts."""
+    """`PATCH /v1/admin/budgets?scope&unit`: what it allows and when it renews itself."""
     tenant, scope, unit = budget_named(call)
     request = decode(wire.BudgetUpdateRequest, call.body)
     limit = request.overdraft_limit
@@ -131,8 +134,10 @@ async def update_budget(authority: Authority, call: Call) -> Answer:
         edit=BudgetEdit(
             overdraft_limit=limit.amount if limit else None,
             overage_policy=request.commit_overage_policy,
+            rollover_policy=request.rollover_policy,
             metadata=maybe_json(request.metadata),
         ),
+        period=periods.in_patch(request, authority.clock.now_ms()),
     )
     return await authority.answer(command)
 

@@ -95,6 +95,7 @@ async def get_balances(authority: Authority, call: Call) -> Answer:
         limit=query.limit(200),
         after=query.after("balances"),
     )
+    authority.begin_periods(tenant)
     page = authority.reader.budgets(wanted)
     rows = [render.balance(row) for row in page.rows]
     return Answer(200, query.page("balances", rows, page))
@@ -106,14 +107,16 @@ def _ledgers(authority: Authority, call: Call, query: Query) -> Answer:
             ErrorCode.INVALID_REQUEST,
             f"balances: name at least one of {', '.join(SCOPE_KINDS)} (or scope_prefix, unit)",
         )
+    tenant = tenant_of(call.principal)
     wanted = BudgetQuery(
-        tenant=tenant_of(call.principal),
+        tenant=tenant,
         within=call.principal.scope_filter,
         scope_prefix=(query.text("scope_prefix") or "").lower() or None,
         unit=query.choice("unit", Unit),
         limit=query.limit(100),
         after=query.after("ledgers"),
     )
+    authority.begin_periods(tenant)
     page = authority.reader.budgets(wanted)
     rows = [render.budget(row) for row in page.rows]
     return Answer(200, query.page("balances", rows, page))

@@ -18,7 +18,7 @@ from bursar.core.entry import Reply
 from bursar.core.replay import PLANNED
 from bursar.core.state import ApiKey, Budget, Policy, Reservation, Tenant
 from bursar.ledger.service import Accepted
-from bursar.vocabulary import Decision, Unit
+from bursar.vocabulary import Decision, Every, Unit
 from bursar.wire.codec import encode
 from bursar.wire.timestamps import format_timestamp
 
@@ -165,6 +165,21 @@ def budget(row: Budget) -> Json:
         period_end=_time(row.period_end_ms),
         created_at=_time(row.created_at_ms),
         updated_at=_time(row.updated_at_ms),
+    )
+
+
+def budget_period(row: Budget) -> Json:
+    """Return how a budget renews itself; what the published schema has no place for."""
+    renewal = row.renewal
+    return _present(
+        scope=row.scope,
+        unit=row.unit.value,
+        every=(Every.NEVER if renewal is None else renewal.every).value,
+        time_zone=renewal and renewal.time_zone,
+        rollover_policy=row.rollover_policy.value,
+        allocation=renewal and amount(row.unit, renewal.allocation),
+        period_start=_time(row.period_start_ms),
+        period_end=_time(row.period_end_ms),
     )
 
 

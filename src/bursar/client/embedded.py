@@ -14,6 +14,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,6 +66,10 @@ class _Waiting:
     async def execute(self, command: Any) -> Outcome:
         """Execute a command and return its outcome once durable."""
         return self._batcher.perform(command)
+
+    def submit(self, command: Any) -> Future[Outcome]:
+        """Queue a command; the future holds its outcome once durable."""
+        return self._batcher.submit(command)
 
 
 class EmbeddedLedger:

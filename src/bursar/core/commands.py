@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bursar.core.bulk import RowOutcome, Target
-from bursar.core.state import ApiKey, Budget, LeaseRule, Policy, RateLimits, Tenant
+from bursar.core.state import ApiKey, Budget, LeaseRule, Period, Policy, RateLimits, Tenant
 from bursar.vocabulary import (
     ActorType,
     FundOperation,
     OveragePolicy,
     PolicyStatus,
+    RolloverPolicy,
     TenantStatus,
     Unit,
 )
@@ -189,11 +190,26 @@ class CloseBudget(BudgetCommand):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Roll(BudgetCommand):
+    """End the period of a budget that began at `ended_ms`, and begin the current one.
+
+    Which period is current depends on calendars and time zones, so whoever asks has
+    worked it out: its bounds, and how many periods on from the one that ends it is.
+    """
+
+    ended_ms: int
+    start_ms: int
+    end_ms: int
+    periods: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetEdit:
     """Properties of a budget to replace; None leaves one as it is."""
 
     overdraft_limit: int | None = None
     overage_policy: OveragePolicy | None = None
+    rollover_policy: RolloverPolicy | None = None
     metadata: str | None = None
 
 
@@ -203,6 +219,7 @@ class UpdateBudget(BudgetCommand):
 
     edit: BudgetEdit
     limit_unit: Unit | None = None
+    period: Period | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +371,7 @@ AnyCommand = (
     | Unfreeze
     | CloseBudget
     | UpdateBudget
+    | Roll
     | CreateTenant
     | UpdateTenant
     | CloseTenant

@@ -24,6 +24,7 @@ from bursar.core.commands import (
     Freeze,
     Fund,
     Origin,
+    Roll,
     Unfreeze,
     UpdateBudget,
     UpdateKey,
@@ -31,7 +32,7 @@ from bursar.core.commands import (
     edited,
 )
 from bursar.core.outcomes import Changes
-from bursar.core.state import ApiKey, Budget, Head, Policy, Reservation, Tenant
+from bursar.core.state import ApiKey, Budget, Head, Period, Policy, Reservation, Tenant
 
 # How many values the states of tenants and keys had in logs of the first version.
 TENANT_STATE_FIRST, KEY_STATE_FIRST = 3, 4
@@ -204,6 +205,10 @@ def _asked(command: Command) -> dict[str, Any]:
                 "request": command.request,
                 "duration_ms": command.duration_ms,
             }
+        case Roll():
+            said = {"periods": command.periods}
+        case UpdateBudget(period=Period() as period):
+            said = edited(command.edit) | {"every": period.every, "time_zone": period.time_zone}
         case UpdateBudget() | UpdateTenant() | CloseTenant() | UpdateKey():
             said = edited(command.edit)
         case _:
@@ -220,9 +225,10 @@ def _correlated(origin: Origin) -> dict[str, Any]:
 def budget_state(row: Budget) -> list[Any]:
     """Return `[scope, unit, status, allocated, reserved, spent, debt, overdraft_limit, over]`.
 
-    `remaining` follows from the identity and is left out.
+    `remaining` follows from the identity and is left out. A budget that renews itself has
+    one value more: `[start_ms, end_ms, every, time_zone, allocation, rollover_policy]`.
     """
-    return [
+    state: list[Any] = [
         row.scope,
         row.unit.value,
         row.status.value,
@@ -233,6 +239,12 @@ def budget_state(row: Budget) -> list[Any]:
         row.overdraft_limit,
         int(row.is_over_limit),
     ]
+    if row.renewal is not None:
+        plan = row.renewal
+        period = [row.period_start_ms, row.period_end_ms]
+        rules = [plan.every.value, plan.time_zone, plan.allocation, row.rollover_policy.value]
+        state.append([*period, *rules])
+    return state
 
 
 def reservation_state(row: Reservation) -> list[Any]:

@@ -26,6 +26,7 @@ from bursar.core.verbs import (
     policy,
     release,
     reserve,
+    roll,
     tenant,
 )
 
@@ -73,6 +74,8 @@ def _fresh(snapshot: Snapshot, command: c.AnyCommand, now: int) -> Changes | Ref
             return _run(budget.evaluate_close, budget.apply_turn, snapshot, command, now)
         case c.UpdateBudget():
             return _run(budget.evaluate_update, budget.apply_update, snapshot, command, now)
+        case c.Roll():
+            return _run(roll.evaluate, roll.apply, snapshot, command, now)
         case c.CreateTenant():
             return _run(tenant.evaluate_create, tenant.apply_create, snapshot, command, now)
         case c.UpdateTenant():

@@ -17,6 +17,7 @@ from bursar.vocabulary import (
     TTL_MS_CAP_DEFAULT,
     TTL_MS_DEFAULT,
     BudgetStatus,
+    Every,
     ExpiryPolicy,
     KeyStatus,
     MeterKind,
@@ -54,6 +55,29 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewal:
+    """What makes a budget begin anew: how its periods follow, and what each one is given.
+
+    `allocation` is the ceiling of a fresh period, apart from what was carried into this
+    one; added up together the two would compound.
+    """
+
+    every: Every
+    time_zone: str | None
+    allocation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """How a budget is to renew itself, and its current period; NEVER has neither."""
+
+    every: Every
+    time_zone: str | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """One ledger: a scope, a unit, and five exact int64 amounts in that unit."""
 
@@ -76,6 +100,16 @@ class Budget:
     period_start_ms: int | None = None
     period_end_ms: int | None = None
     metadata: str | None = None
+    renewal: Renewal | None = None
+
+    def ended_at(self, now_ms: int) -> bool:
+        """Return whether this budget's period is over and another one follows it."""
+        return (
+            self.renewal is not None
+            and self.period_end_ms is not None
+            and self.period_end_ms <= now_ms
+            and self.status is not BudgetStatus.CLOSED
+        )
 
     def moved(
         self,
@@ -110,6 +144,7 @@ class Budget:
             self.period_start_ms,
             self.period_end_ms,
             self.metadata,
+            self.renewal,
         )
 
     def closed(self, now_ms: int) -> Budget:
@@ -138,6 +173,13 @@ def check(budget: Budget) -> Budget:
         budget.allocated <= AMOUNT_MAX and committed <= AMOUNT_MAX,
         "amounts of a budget fit int64",
     )
+    if budget.renewal is not None:
+        start_ms, end_ms = budget.period_start_ms, budget.period_end_ms
+        require(
+            start_ms is not None and end_ms is not None and start_ms < end_ms,
+            "a budget that renews itself is in a period that runs forward",
+        )
+        require(0 <= budget.renewal.allocation <= AMOUNT_MAX, "an allocation fits int64")
     return budget
 
 

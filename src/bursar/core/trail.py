@@ -34,6 +34,7 @@ _VERBS: dict[str, tuple[str, str]] = {
     "Unfreeze": ("unfreezeBudget", "budget"),
     "CloseBudget": ("closeBudget", "budget"),
     "UpdateBudget": ("updateBudget", "budget"),
+    "Roll": ("rollBudget", "budget"),
     "CreateTenant": ("createTenant", "tenant"),
     "UpdateTenant": ("updateTenant", "tenant"),
     "CloseTenant": ("updateTenant", "tenant"),

@@ -10,6 +10,7 @@ is stored is a finding. It only reads, and it never repairs.
 | holds   | reserved = sum of the active reservations, in the tables and in the log |
 | chain   | every hash and sequence number, from the first entry to the head        |
 | records | last state of each budget, tenant, key and policy = the stored one      |
+| periods | a roll keeps holds and debt, clears spend, gives what its rule says    |
 | leases  | a reservation ends once, after it was made, as the log says, row by row |
 """
 
@@ -32,6 +33,7 @@ from bursar.core.entry import (
     tenant_state,
 )
 from bursar.core.state import GENESIS, Budget, Head, Tenant, check
+from bursar.core.verbs.roll import allocated
 from bursar.invariant import InvariantBroken
 from bursar.ledger.ports import (
     BudgetQuery,
@@ -44,7 +46,7 @@ from bursar.ledger.ports import (
     TenantQuery,
     TenantSort,
 )
-from bursar.vocabulary import ReservationStatus, Unit
+from bursar.vocabulary import ReservationStatus, RolloverPolicy, Unit
 
 FINDINGS_MAX = 100
 PAGE = 500
@@ -195,6 +197,8 @@ class _Audit:
         where = f"log of tenant {entry.tenant}: entry {entry.seq}"
         try:
             changes = json.loads(entry.changes)
+            if entry.verb == "Roll":
+                self._rolled(folded, where, changes)
             for state in changes.get("budgets", ()):
                 folded.budgets[state[0], state[1]] = state
             for state in changes.get("tenants", ()):
@@ -207,6 +211,24 @@ class _Audit:
                 self._lease(folded, where, entry.tenant, state)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             self._find(f"{where} has changes that cannot be read: {error!r}")
+
+    def _rolled(self, folded: _Folded, where: str, changes: dict[str, Any]) -> None:
+        """Check one budget's step into a new period against its last state in the log."""
+        [state] = changes["budgets"]
+        before, periods = folded.budgets.get((state[0], state[1])), changes["asked"]["periods"]
+        if before is None or before[9:] == []:
+            self._find(f"{where} begins a period of a budget that had none: {state[0]}")
+            return
+        _, ended_ms, *rules, allocation, policy = before[9]
+        unused = max(0, before[3] - before[5])
+        given = allocated(RolloverPolicy(policy), allocation, unused=unused, periods=periods)
+        over = int(before[6] > before[7])
+        expected = [*before[:3], given, before[4], 0, *before[6:8], over]
+        began_ms, ends_ms, *after = state[9]
+        if state[:9] != expected or after != [*rules, allocation, policy]:
+            self._find(f"{where} does not follow from {before}: it is {state}")
+        if not ended_ms <= began_ms < ends_ms:
+            self._find(f"{where} begins a period at {began_ms}, before the last one's end")
 
     def _lease(self, folded: _Folded, where: str, tenant: str, state: list[Any]) -> None:
         """Follow one reservation from its making to its one end."""

@@ -306,6 +306,10 @@ class Reader(Protocol):
         """Return `(tenant, reservation_id)` of active leases past grace, oldest first."""
         ...
 
+    def ended(self, now_ms: int, limit: int, tenant: str | None = None) -> Sequence[Budget]:
+        """Return budgets whose period is over, earliest end first; of all tenants if None."""
+        ...
+
     def held(self) -> Mapping[tuple[str, str, Unit], int]:
         """Return what active reservations hold, by tenant, scope and unit."""
         ...

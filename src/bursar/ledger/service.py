@@ -1,8 +1,9 @@
 """The one write path: load, execute in order, append entries, save, then answer.
 
 The rule that lives here: nothing else changes a ledger, and nobody is answered before the
-change is durable. A command that breaks an invariant fails alone; the commands before and
-after it in the batch are not touched by it.
+change is durable. No command sees a period that is over: where a batch has loaded such a
+budget, the roll that begins its current period goes first. A command that breaks an
+invariant fails alone; the commands before and after it in the batch are not touched by it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 
 from bursar.clock import Clock
 from bursar.core import reads, replay
-from bursar.core.commands import AnyCommand
+from bursar.core.commands import AnyCommand, Roll
 from bursar.core.entry import Entry, Reply, seal
 from bursar.core.execute import execute
 from bursar.core.outcomes import Answer, Changes, Refused, Replayed
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Head, Recorded, check
 from bursar.core.trail import Failure
+from bursar.ledger import periods
 from bursar.ledger.ports import Saves, Store
 
 Render = Callable[[Answer], Reply]
@@ -83,7 +85,13 @@ class Ledger:
             outcomes.clear()  # a store may run this again after a serialization failure
             saves = Saves(failures=list(failures))
             now_ms = self.clock.now_ms()
-            outcomes.extend(self._one(snapshot, command, now_ms, saves) for command in commands)
+            ended = periods.ended(snapshot, now_ms)
+            for command in commands:
+                if ended and not isinstance(command, Roll):
+                    for roll in ended:
+                        self._one(snapshot, roll, now_ms, saves)
+                    ended = ()
+                outcomes.append(self._one(snapshot, command, now_ms, saves))
             for budget in saves.budgets.values():
                 check(budget)
             return saves

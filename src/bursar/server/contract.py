@@ -234,8 +234,15 @@ _BUDGETS: Mapping[str, Contract] = {
         required=("scope", "unit"),
         refuses=(*OWNED, E.BUDGET_NOT_FOUND),
     ),
+    "getBudgetPeriod": Contract(
+        "Read how a budget renews itself, and its current period; Bursar's own.",
+        admin.BudgetPeriodResponse,
+        query=BUDGET,
+        required=("scope", "unit"),
+        refuses=(*OWNED, E.BUDGET_NOT_FOUND),
+    ),
     "updateBudget": Contract(
-        "Change a budget's overdraft limit, overage policy or metadata.",
+        "Change a budget's overdraft limit, overage policy, periods or metadata.",
         admin.BudgetLedger,
         admin.BudgetUpdateRequest,
         query=BUDGET,

@@ -1,4 +1,4 @@
-"""Work that the server does by itself: expire what is due, watch the clock.
+"""Work that the server does by itself: expire what is due, begin new periods, watch the clock.
 
 The rule that lives here: a job only asks the ledger, through the same queue as everybody
 else. It survives any failure of one round; the next round looks again.
@@ -13,9 +13,11 @@ from typing import Protocol
 import structlog
 
 from bursar.clock import Clock, SystemClock
-from bursar.core.commands import Expire
-from bursar.ledger import sweep
+from bursar.core.commands import Expire, Roll
+from bursar.core.state import Budget
+from bursar.ledger import periods, sweep
 from bursar.ledger.batcher import Batcher, Closed, Overloaded
+from bursar.ledger.calendar import UnknownZone
 from bursar.ledger.ports import Reader, StoreError, UnreadableRow
 from bursar.ledger.service import Accepted, Failed
 
@@ -59,6 +61,70 @@ async def expire_forever(
             observer.ran("expiry", outcome, time.perf_counter() - began_s)
         behind = _watch(clock, behind)
         await asyncio.sleep(interval_ms / 1_000)
+
+
+async def renew_forever(batcher: Batcher, reader: Reader, clock: Clock, interval_ms: int) -> None:
+    """Begin new periods every `interval_ms` until cancelled."""
+    stuck: set[tuple[str, str, str]] = set()
+    while True:
+        try:
+            await renew_once(batcher, reader, clock, stuck)
+        except (StoreError, Overloaded, Closed) as error:
+            log.warning("new periods put off", reason=str(error))
+        except Exception as error:
+            log.error("new periods failed; the next round tries again", exc_info=error)
+        await asyncio.sleep(interval_ms / 1_000)
+
+
+async def renew_once(
+    batcher: Batcher, reader: Reader, clock: Clock, stuck: set[tuple[str, str, str]]
+) -> int:
+    """Begin every period that is due now and return how many that were.
+
+    Args:
+        batcher: where the commands go.
+        reader: where the budgets come from.
+        clock: the ledger's time.
+        stuck: budgets in a time zone that this machine does not know. They are reported
+            once, added here, and stay in their period until the zone is known.
+    """
+    begun = 0
+    while True:
+        most = periods.ROLLS_MAX + len(stuck)
+        now_ms = clock.now_ms()
+        found = await asyncio.to_thread(reader.ended, now_ms, most)
+        rolls = [roll for budget in found if (roll := _roll(budget, now_ms, stuck)) is not None]
+        outcomes = await asyncio.gather(*map(batcher.execute, rolls))
+        for roll, outcome in zip(rolls, outcomes, strict=True):
+            if isinstance(outcome, Failed):
+                log.error(
+                    "a period could not begin",
+                    tenant=roll.tenant,
+                    scope=roll.scope,
+                    reason=str(outcome.error),
+                )
+        accepted = sum(isinstance(outcome, Accepted) for outcome in outcomes)
+        begun += accepted
+        if len(rolls) < periods.ROLLS_MAX or accepted < len(rolls):
+            return begun
+
+
+def _roll(budget: Budget, now_ms: int, stuck: set[tuple[str, str, str]]) -> Roll | None:
+    where = (budget.tenant, budget.scope, budget.unit.value)
+    try:
+        roll = periods.roll(budget, now_ms)
+    except UnknownZone as error:
+        if where not in stuck:
+            log.error(
+                "a budget stays in its period; update tzdata, or PATCH its period",
+                tenant=budget.tenant,
+                scope=budget.scope,
+                reason=str(error),
+            )
+        stuck.add(where)
+        return None
+    stuck.discard(where)
+    return roll
 
 
 async def sweep_once(

@@ -16,6 +16,7 @@ from bursar.authority import (
     keys,
     listing,
     overview,
+    periods,
     policies,
     runtime,
     tenants,
@@ -119,7 +120,20 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     ApiRoute("PATCH", "/v1/admin/budgets", "updateBudget", budgets.update_budget, Access.OPERATOR),
     ApiRoute(
-        "GET", "/v1/admin/budgets/lookup", "lookupBudget", budgets.lookup_budget, Access.EITHER
+        "GET",
+        "/v1/admin/budgets/lookup",
+        "lookupBudget",
+        budgets.lookup_budget,
+        Access.EITHER,
+        reads=True,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/admin/budgets/period",
+        "getBudgetPeriod",
+        periods.get_period,
+        Access.EITHER,
+        reads=True,
     ),
     ApiRoute(
         "POST",

@@ -157,6 +157,7 @@ async def _serve(
     server = _Server(_config(asgi, settings, clock), started)
     work = [
         jobs.expire_forever(batcher, reader, clock, settings.sweep_interval_ms, telemetry),
+        jobs.renew_forever(batcher, reader, clock, settings.sweep_interval_ms),
         telemetry.service.watch_loop(),
         retention.finish_forever(failures, clock),
         retention.forget_forever(store, clock, settings.audit_days, settings.audit_stranger_days),

@@ -107,7 +107,8 @@ SETTINGS: tuple[Setting, ...] = (
         "BURSAR_SWEEP_INTERVAL_MS",
         int,
         1_000,
-        "Milliseconds between two expiry sweeps; at most 5000.",
+        "Milliseconds between two expiry sweeps, and between two looks for budgets whose period is "
+        "over; at most 5000.",
         10,
         5_000,
     ),

@@ -22,6 +22,7 @@ from bursar.core.state import (
     Policy,
     RateLimits,
     Recorded,
+    Renewal,
     Reservation,
     Tenant,
     check,
@@ -31,6 +32,7 @@ from bursar.invariant import InvariantBroken
 from bursar.ledger.ports import UnreadableRow
 from bursar.vocabulary import (
     BudgetStatus,
+    Every,
     ExpiryPolicy,
     KeyStatus,
     MeterKind,
@@ -52,7 +54,8 @@ TENANT = (
 BUDGET = (
     "tenant, scope, unit, ledger_id, allocated, remaining, reserved, spent, debt, "
     "overdraft_limit, is_over_limit, status, created_at_ms, updated_at_ms, overage_policy, "
-    "rollover_policy, period_start_ms, period_end_ms, metadata"
+    "rollover_policy, period_start_ms, period_end_ms, metadata, "
+    "period_every, period_time_zone, period_allocation"
 )
 RESERVATION = (
     "tenant, reservation_id, status, unit, estimate_amount, scope_path, budgeted_depths, "
@@ -135,13 +138,16 @@ def budget_row(row: Budget) -> list[RowValue]:
         row.period_start_ms,
         row.period_end_ms,
         row.metadata,
+        *_renewal_row(row.renewal),
     ]
 
 
 def budget(row: Sequence[Any]) -> Budget:
     """Read a row of `BUDGET` and check its identity."""
-    fields = list(row)
+    fields = list(row[:19])
     try:
+        if row[19] is not None:
+            fields.append(Renewal(Every(row[19]), row[20], row[21]))
         fields[2], fields[10], fields[11] = Unit(row[2]), bool(row[10]), BudgetStatus(row[11])
         fields[14], fields[15] = _overage(row[14]), RolloverPolicy(row[15])
         return check(Budget(*fields))
@@ -317,6 +323,10 @@ def recorded(row: Sequence[Any]) -> Recorded:
 def head(row: Sequence[Any]) -> tuple[str, Head]:
     """Read a row of `HEAD`."""
     return row[0], Head(row[1], row[2], row[3])
+
+
+def _renewal_row(row: Renewal | None) -> Sequence[RowValue]:
+    return (None, None, None) if row is None else (row.every, row.time_zone, row.allocation)
 
 
 def _overage(value: str | None) -> OveragePolicy | None:

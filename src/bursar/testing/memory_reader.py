@@ -160,6 +160,17 @@ class MemoryReader:
             ]
         return [(tenant, reservation_id) for _, tenant, reservation_id in sorted(lapsed)[:limit]]
 
+    def ended(self, now_ms: int, limit: int, tenant: str | None = None) -> Sequence[Budget]:
+        """Return budgets whose period is over, earliest end first; of all tenants if None."""
+        with self._tables.locked():
+            found = [
+                row
+                for row in self._tables.budgets.values()
+                if row.ended_at(now_ms) and tenant in (None, row.tenant)
+            ]
+            found.sort(key=lambda row: (row.period_end_ms, row.tenant, row.scope, row.unit))
+            return found[:limit]
+
     def held(self) -> Mapping[tuple[str, str, Unit], int]:
         """Return what active reservations hold, by tenant, scope and unit."""
         sums: Counter[tuple[str, str, Unit]] = Counter()

@@ -2,7 +2,8 @@
 
 The rule that lives here: a request may not carry what its resource could not store. Where
 the published schema of a request is looser than that of the resource it creates (names,
-descriptions, metadata), the resource's limit holds.
+descriptions, metadata), the resource's limit holds. One field is our own: `period` says how a
+budget renews itself, and it and the fields of a period can be changed too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bursar.wire.fields import (
     Timestamp,
     Wire,
     WireBudgetStatus,
+    WireEvery,
     WireExpiryPolicy,
     WireFundOperation,
     WireKeyStatus,
@@ -105,6 +107,20 @@ class TenantListResponse(OpenWire):
 # Budgets.
 
 
+class BudgetPeriod(Request):
+    """How a budget renews itself; our own. Calendars are those of an IANA time zone."""
+
+    every: WireEvery
+    time_zone: PlainText | None = None
+
+
+def _runs_forward(start: str | None, end: str | None) -> None:
+    if start and end and parse_timestamp(end) <= parse_timestamp(start):
+        raise PydanticCustomError(
+            "period_backwards", "must be later than period_start", {"path": "period_end"}
+        )
+
+
 class BudgetCreateRequest(Request):
     """Create a budget at a scope. `tenant_id` is for the admin key only.
 
@@ -121,15 +137,12 @@ class BudgetCreateRequest(Request):
     rollover_policy: WireRolloverPolicy = RolloverPolicy.NONE
     period_start: Timestamp | None = None
     period_end: Timestamp | None = None
+    period: BudgetPeriod | None = None
     metadata: FreeObject | None = None
 
     @model_validator(mode="after")
     def _period_runs_forward(self) -> Self:
-        start, end = self.period_start, self.period_end
-        if start and end and parse_timestamp(end) <= parse_timestamp(start):
-            raise PydanticCustomError(
-                "period_backwards", "must be later than period_start", {"path": "period_end"}
-            )
+        _runs_forward(self.period_start, self.period_end)
         return self
 
 
@@ -148,11 +161,23 @@ class BudgetFundingRequest(Request):
 
 
 class BudgetUpdateRequest(Request):
-    """Change what a budget allows; an absent field is left as it is, `metadata` replaced whole."""
+    """Change what a budget allows; an absent field is left as it is, `metadata` replaced whole.
+
+    The fields of a period are our own here, and mean what they mean at creation.
+    """
 
     overdraft_limit: Amount | None = None
     commit_overage_policy: WireOveragePolicy | None = None
+    rollover_policy: WireRolloverPolicy | None = None
+    period_start: Timestamp | None = None
+    period_end: Timestamp | None = None
+    period: BudgetPeriod | None = None
     metadata: FreeObject | None = None
+
+    @model_validator(mode="after")
+    def _period_runs_forward(self) -> Self:
+        _runs_forward(self.period_start, self.period_end)
+        return self
 
 
 class BudgetStatusTransitionRequest(Request):
@@ -184,6 +209,22 @@ class BudgetLedger(Wire):
     period_start: Timestamp | None = None
     period_end: Timestamp | None = None
     updated_at: Timestamp | None = None
+
+
+class BudgetPeriodResponse(Wire):
+    """How a budget renews itself, and its current period; our own.
+
+    `allocation` is what each period is given, where the budget renews itself.
+    """
+
+    scope: str
+    unit: WireUnit
+    every: WireEvery
+    rollover_policy: WireRolloverPolicy
+    time_zone: str | None = None
+    allocation: Amount | None = None
+    period_start: Timestamp | None = None
+    period_end: Timestamp | None = None
 
 
 class BudgetFundingResponse(OpenWire):

@@ -20,6 +20,7 @@ from bursar.vocabulary import (
     AMOUNT_MAX,
     BudgetStatus,
     Decision,
+    Every,
     ExpiryPolicy,
     FundOperation,
     KeyStatus,
@@ -172,6 +173,7 @@ WireKeyStatus = Annotated[KeyStatus, Field(strict=False)]
 WirePolicyStatus = Annotated[PolicyStatus, Field(strict=False)]
 WireExpiryPolicy = Annotated[ExpiryPolicy, Field(strict=False)]
 WireRolloverPolicy = Annotated[RolloverPolicy, Field(strict=False)]
+WireEvery = Annotated[Every, Field(strict=False)]
 WireFundOperation = Annotated[FundOperation, Field(strict=False)]
 WirePermission = Annotated[Permission, Field(strict=False)]
 

@@ -9,7 +9,9 @@
 The ladder of an update, first refusal wins: tenant readable and not closed (INTERNAL_ERROR,
 TENANT_CLOSED), budget known (BUDGET_NOT_FOUND), unit of the limit (UNIT_MISMATCH), not
 closed (BUDGET_CLOSED). Whatever it changes, `is_over_limit` is `debt > overdraft_limit`
-afterwards; one that changes nothing at all leaves no entry.
+afterwards; one that changes nothing at all leaves no entry. A new period moves no amount: what
+is spent stays spent until the period ends, and a budget that had no periods before is given
+in each what it is allocated now.
 
 An INVALID_REQUEST here travels as 409: the request is in order, the state is not.
 
@@ -34,8 +36,8 @@ from bursar.core.commands import (
 )
 from bursar.core.outcomes import BudgetAnswer, Changes, Refused
 from bursar.core.snapshot import Snapshot
-from bursar.core.state import Budget
-from bursar.vocabulary import BudgetStatus, ErrorCode, TenantStatus
+from bursar.core.state import Budget, Period, Renewal
+from bursar.vocabulary import BudgetStatus, ErrorCode, Every, TenantStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,21 @@ def evaluate_update(snapshot: Snapshot, command: UpdateBudget, now_ms: int) -> U
     if refusal is not None:
         return refusal
     after = replace(budget, **edited(command.edit))
+    if command.period is not None:
+        after = in_period(after, command.period)
     return Update(budget, replace(after, is_over_limit=after.debt > after.overdraft_limit))
+
+
+def in_period(budget: Budget, period: Period) -> Budget:
+    """Return the budget as it renews itself from now on; its amounts stay."""
+    renewal = None
+    if period.every is not Every.NEVER:
+        known = budget.renewal
+        allocation = budget.allocated if known is None else known.allocation
+        renewal = Renewal(period.every, period.time_zone, allocation)
+    return replace(
+        budget, period_start_ms=period.start_ms, period_end_ms=period.end_ms, renewal=renewal
+    )
 
 
 def apply_update(command: UpdateBudget, plan: Update, now_ms: int) -> Changes:

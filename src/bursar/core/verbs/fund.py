@@ -20,8 +20,9 @@ The ladder, first refusal wins; replay comes before all of it:
 | REPAY_DEBT a  | + max(0, a - debt)   |       | - min(a, debt) |
 
 A bulk action skips a budget that would stay as it is, and repays no debt where there is none.
-`remaining` follows from the identity and may become negative after a reset. Afterwards
-`is_over_limit` is `debt > overdraft_limit`.
+A reset also sets what the budget is given in each period, where it has periods; the other
+operations are for the current period alone. `remaining` follows from the identity and may
+become negative after a reset. Afterwards `is_over_limit` is `debt > overdraft_limit`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from bursar.core.outcomes import Changes, Funded, Refused
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget
 from bursar.vocabulary import AMOUNT_MAX, ErrorCode, FundOperation
+
+RESETS = (FundOperation.RESET, FundOperation.RESET_SPENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def apply(command: Fund, funding: Funding, now_ms: int) -> Changes:
 
 def _result(budget: Budget, command: Fund, now_ms: int) -> Budget:
     amount, allocated, spent, debt = command.amount, budget.allocated, budget.spent, budget.debt
+    renewal = budget.renewal
     match command.operation:
         case FundOperation.CREDIT:
             allocated += amount
@@ -101,6 +105,8 @@ def _result(budget: Budget, command: Fund, now_ms: int) -> Budget:
         case FundOperation.REPAY_DEBT:
             allocated += max(0, amount - debt)
             debt -= min(amount, debt)
+    if renewal is not None and command.operation in RESETS:
+        renewal = replace(renewal, allocation=amount)
     return replace(
         budget,
         allocated=allocated,
@@ -109,6 +115,7 @@ def _result(budget: Budget, command: Fund, now_ms: int) -> Budget:
         debt=debt,
         is_over_limit=debt > budget.overdraft_limit,
         updated_at_ms=now_ms,
+        renewal=renewal,
     )
 
 

@@ -241,6 +241,17 @@ class SqliteReader:
             )
         ]
 
+    def ended(self, now_ms: int, limit: int, tenant: str | None = None) -> Sequence[Budget]:
+        """Return budgets whose period is over, earliest end first; of all tenants if None."""
+        of_tenant = "" if tenant is None else "AND tenant = ? "
+        found = self._all(
+            f"SELECT {rows.BUDGET} FROM budget WHERE period_every IS NOT NULL "
+            f"AND status <> 'CLOSED' AND period_end_ms <= ? {of_tenant}"
+            "ORDER BY period_end_ms, tenant, scope, unit LIMIT ?",
+            [now_ms, *([] if tenant is None else [tenant]), limit],
+        )
+        return [rows.budget(row) for row in found]
+
     def held(self) -> Mapping[tuple[str, str, Unit], int]:
         """Return what active reservations hold, by tenant, scope and unit."""
         sums: dict[tuple[str, str, Unit], int] = {}
