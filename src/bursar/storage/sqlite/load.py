@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from bursar.core.reads import Reads
@@ -20,10 +21,27 @@ from bursar.storage import rows
 NO_LIMITS = RateLimits()
 
 
+def _columns(alias: str, columns: str) -> str:
+    return ", ".join(f"{alias}.{name.strip()}" for name in columns.split(","))
+
+
+# One statement for what every command needs; a tenant's own columns repeat with each policy.
+_TENANTS = f"""
+    SELECT want.value, {_columns("t", rows.TENANT)}, {_columns("h", rows.HEAD)},
+           {_columns("p", rows.POLICY)}
+      FROM json_each(?) AS want
+      LEFT JOIN tenant AS t ON t.tenant = want.value
+      LEFT JOIN head AS h ON h.tenant = want.value
+      LEFT JOIN policy AS p ON p.tenant = want.value AND p.status = 'ACTIVE'
+"""
+_HEAD_AT = 1 + len(rows.TENANT.split(","))
+_POLICY_AT = _HEAD_AT + len(rows.HEAD.split(","))
+
+
 def load(connection: sqlite3.Connection, reads: Reads) -> Snapshot:
     """Return a snapshot of everything that `reads` names, and what follows from it."""
     snapshot = Snapshot()
-    _tenants_and_heads(connection, reads, snapshot)
+    _tenants(connection, reads, snapshot)
     wanted = set(reads.reservations)
     if reads.recorded:
         wanted |= _recorded(connection, reads, snapshot)
@@ -39,7 +57,8 @@ def load(connection: sqlite3.Connection, reads: Reads) -> Snapshot:
     if reads.keys:
         for key in map(rows.key, _join(connection, "api_key", rows.API_KEY, "key_id", reads.keys)):
             snapshot.keys[key.tenant, key.key_id] = key
-    _policies(connection, reads, snapshot)
+    if reads.policies or reads.policy_names:
+        _named_policies(connection, reads, snapshot)
     if any(row.rates != NO_LIMITS for owned in snapshot.policies.values() for row in owned):
         _meters(connection, reads, snapshot)
     for tenant in sorted(reads.whole_tenants):
@@ -47,36 +66,33 @@ def load(connection: sqlite3.Connection, reads: Reads) -> Snapshot:
     return snapshot
 
 
-def _tenants_and_heads(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
-    names = json.dumps(sorted(reads.tenants))
-    for row in connection.execute(
-        f"SELECT {rows.TENANT} FROM tenant WHERE tenant IN (SELECT value FROM json_each(?))",
-        (names,),
-    ):
-        snapshot.tenants[row[0]] = rows.tenant(row)
-    for row in connection.execute(
-        f"SELECT {rows.HEAD} FROM head WHERE tenant IN (SELECT value FROM json_each(?))",
-        (names,),
-    ):
-        name, head = rows.head(row)
-        snapshot.heads[name] = head
+def _tenants(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
+    """Load tenants, the ends of their logs, and their active policies."""
+    owned: dict[str, list[Policy]] = {}
+    for row in connection.execute(_TENANTS, (json.dumps(sorted(reads.tenants)),)):
+        name, policy = row[0], row[_POLICY_AT:]
+        if name not in owned:
+            owned[name] = []
+            if row[1] is not None:
+                snapshot.tenants[name] = rows.tenant(row[1:_HEAD_AT])
+            if row[_HEAD_AT] is not None:
+                snapshot.heads[name] = rows.head(row[_HEAD_AT:_POLICY_AT])[1]
+        if policy[0] is not None:
+            owned[name].append(rows.policy(policy))
+    snapshot.policies = {name: tuple(known) for name, known in owned.items() if known}
 
 
-def _policies(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
-    """Load the active policies of every tenant, and those that are named."""
-    found = connection.execute(
-        f"SELECT {rows.POLICY} FROM policy "
-        "WHERE status = 'ACTIVE' AND tenant IN (SELECT value FROM json_each(?))",
-        (json.dumps(sorted(reads.tenants)),),
-    ).fetchall()
+def _named_policies(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
+    """Load the policies that are named, whatever their status, beside those that are active."""
+    found: list[tuple[Any, ...]] = []
     if reads.policies:
         found += _join(connection, "policy", rows.POLICY, "policy_id", reads.policies)
     if reads.policy_names:
         found += _join(connection, "policy", rows.POLICY, "name", reads.policy_names)
-    owned: dict[str, dict[str, Policy]] = {}
     for policy in map(rows.policy, found):
-        owned.setdefault(policy.tenant, {})[policy.policy_id] = policy
-    snapshot.policies = {tenant: tuple(known.values()) for tenant, known in owned.items()}
+        known = snapshot.owned_policies(policy.tenant)
+        if all(policy.policy_id != one.policy_id for one in known):
+            snapshot.policies[policy.tenant] = (*known, policy)
 
 
 def _meters(connection: sqlite3.Connection, reads: Reads, snapshot: Snapshot) -> None:
@@ -122,13 +138,17 @@ def _join(
     keys: Iterable[tuple[str, str]],
 ) -> list[tuple[Any, ...]]:
     """Return the rows of `table` whose (tenant, column) is in `keys`, in key order."""
-    listed = ", ".join(f"t.{name.strip()}" for name in columns.split(","))
-    return connection.execute(
-        f"SELECT {listed} FROM json_each(?) AS want JOIN {table} AS t "
+    sql = _joining(table, columns, column)
+    return connection.execute(sql, (json.dumps(sorted(keys)),)).fetchall()
+
+
+@cache
+def _joining(table: str, columns: str, column: str) -> str:
+    return (
+        f"SELECT {_columns('t', columns)} FROM json_each(?) AS want JOIN {table} AS t "
         f"ON t.tenant = json_extract(want.value, '$[0]') "
-        f"AND t.{column} = json_extract(want.value, '$[1]')",
-        (json.dumps(sorted(keys)),),
-    ).fetchall()
+        f"AND t.{column} = json_extract(want.value, '$[1]')"
+    )
 
 
 def _whole_tenant(connection: sqlite3.Connection, tenant: str, snapshot: Snapshot) -> None:
