@@ -15,7 +15,7 @@ from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import structlog
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bursar import ids
@@ -52,7 +52,7 @@ def build(
     observers: Sequence[RequestObserver] = (),
     pages: Mapping[str, ASGIApp] = MappingProxyType({}),
 ) -> ASGIApp:
-    """Return the application; routes that agents wait for are matched first.
+    """Return the application.
 
     Args:
         authority: what the operations work with.
@@ -66,21 +66,34 @@ def build(
     by_path: dict[str, dict[str, ApiRoute]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
-    routes: list[BaseRoute] = [
-        Route(path, endpoint=_Endpoint(methods, authority, authenticator, settings))
+    endpoints: dict[str, ASGIApp] = {
+        path: _Endpoint(methods, authority, authenticator, settings)
         for path, methods in by_path.items()
-    ]
-    routes += [
-        Route("/health/live", endpoint=_Probe(health.live, state)),
-        Route("/health/ready", endpoint=_Probe(health.ready, state)),
-        *(Route(path, endpoint=page) for path, page in pages.items()),
-        Route(
-            backup.PATH,
-            endpoint=_OperatorOnly(backup.Backup(settings.store_path.absolute()), authenticator),
-        ),
-    ]
-    router = Router(routes, redirect_slashes=False, default=_not_found)
-    return _Envelope(router, authority.clock, failures, observers)
+    }
+    endpoints |= {
+        "/health/live": _Probe(health.live, state),
+        "/health/ready": _Probe(health.ready, state),
+        **pages,
+        backup.PATH: _OperatorOnly(backup.Backup(settings.store_path.absolute()), authenticator),
+    }
+    return _Envelope(_Paths(endpoints), authority.clock, failures, observers)
+
+
+class _Paths:
+    """Finds the endpoint of a path: most are written out, and only the others are patterns."""
+
+    def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._exact = {path: app for path, app in endpoints.items() if "{" not in path}
+        patterns = [Route(path, app) for path, app in endpoints.items() if "{" in path]
+        self._patterns = Router(patterns, redirect_slashes=False, default=_not_found)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._exact.get(scope["path"])
+        if endpoint is None:
+            await self._patterns(scope, receive, send)
+        else:
+            scope["path_params"] = {}
+            await endpoint(scope, receive, send)
 
 
 class _Envelope:

@@ -45,7 +45,7 @@ class ApiRoute:
 _RESERVATION = "/v1/reservations/{reservation_id}"
 
 ROUTES: tuple[ApiRoute, ...] = (
-    # The runtime plane; the operations that agents wait for come first.
+    # The runtime plane; of the paths with an id, those that agents wait for come first.
     ApiRoute("POST", "/v1/reservations", "createReservation", runtime.reserve, Access.TENANT),
     ApiRoute(
         "GET",
@@ -74,7 +74,6 @@ ROUTES: tuple[ApiRoute, ...] = (
         Access.OPERATOR,
         reads=True,
     ),
-    # Before the tenants by id: a path is matched in this order.
     ApiRoute(
         "POST",
         "/v1/admin/tenants/bulk-action",
