@@ -8,7 +8,8 @@ How a fenced block of README.md, CONTRIBUTING.md and docs/ is treated depends on
 * If a block names the server (`$BURSAR_URL`, `$CYCLES_BASE_URL` or the default address), the
   document gets a server of its own. Those variables and `$BURSAR_ADMIN_KEY` are set, and the
   default address in the text is replaced by the address of that server.
-* `text` and `console` are for people only: output, and commands that must not run here.
+* `text` and `console` are for people only: output, and commands that must not run here. But a
+  `text` block right below a `python` block is what that prints, to the letter.
 * Data (`json`, `toml`, ...) is shown. Any other tag, or none, is a mistake.
 """
 
@@ -23,6 +24,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +64,11 @@ class Block:
     tag: str
     text: str
 
+    @property
+    def end(self) -> int:
+        """The line of the closing fence."""
+        return self.line + self.text.count("\n") + 1
+
 
 def blocks(markdown: str) -> list[Block]:
     """Return the fenced blocks of a document; an unclosed fence is an error."""
@@ -81,6 +88,17 @@ def blocks(markdown: str) -> list[Block]:
             body.append(line)
     assert opened is None, f"the fence opened in line {opened[0] if opened else 0} is never closed"
     return found
+
+
+def outputs(markdown: str) -> dict[int, str]:
+    """Return what Python blocks are said to print, by the line on which each of them begins."""
+    lines, found = markdown.splitlines(), blocks(markdown)
+    return {
+        block.line: below.text
+        for block, below in pairwise(found)
+        if (block.tag, below.tag) == ("python", "text")
+        and not any(line.strip() for line in lines[block.end : below.line - 1])
+    }
 
 
 def make_targets() -> set[str]:
@@ -177,7 +195,8 @@ def test_document_runs(
     path: Path, tmp_path_factory: pytest.TempPathFactory, serve: Callable[[Path], Server]
 ) -> None:
     """Every block of the document that is meant to run runs, in order, and succeeds."""
-    found = blocks(path.read_text(encoding="utf-8"))
+    markdown = path.read_text(encoding="utf-8")
+    found, expected = blocks(markdown), outputs(markdown)
     wrong = [f"line {b.line}: {b.tag!r}" for b in found if b.tag not in RUN | SHOWN]
     assert wrong == [], f"tag each block with one of {sorted(RUN | SHOWN)}"
     runnable = [block for block in found if block.tag in RUN]
@@ -192,6 +211,7 @@ def test_document_runs(
             assert status == 0, (
                 f"{shown(path)}:{block.line}: exit status {status}\n{block.text}\n{printed}"
             )
+            assert expected.get(block.line, printed) == printed, f"{shown(path)}:{block.line}"
     finally:
         reader.leave()
 
@@ -334,6 +354,14 @@ def test_blocks_are_found() -> None:
     ]
     with pytest.raises(AssertionError, match="line 2 is never closed"):
         blocks("x\n```sh\n")
+
+
+def test_outputs_are_found() -> None:
+    """Only what stands right below a program is its output; prose between them ends that."""
+    program, output = "```python\nprint(1)\n```\n", "```text\n1\n```\n"
+    assert outputs(f"{program}\n{output}\nprose\n{output}") == {1: "1\n"}
+    assert outputs(f"{program}It prints:\n\n{output}") == {}
+    assert outputs(f"```sh\nls\n```\n{output}{program}") == {}
 
 
 def test_reader_keeps_variables_and_reports_failure(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ class ScriptedProvider:
     """An endpoint that speaks OpenAI's chat completions and Anthropic's messages.
 
     ```python
+    import openai
+    from bursar.testing.providers import Reply, ScriptedProvider
+
     with ScriptedProvider([Reply("Hello there.")]) as provider:
         client = openai.OpenAI(base_url=provider.openai_url, api_key="any")
     ```
