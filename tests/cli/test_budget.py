@@ -176,3 +176,27 @@ def test_balances(operator: Any, budget: str) -> None:
     assert other.code == EXIT_CREDENTIAL
     assert operator("balances", "--limit", "1", "--json").document["has_more"] is True
     assert operator("balances", "--unit", "EUR").code == EXIT_USAGE
+
+
+def test_renewal_is_set_shown_changed_and_ended(operator: Any, scope: str) -> None:
+    """A plan is given at creation or later, told in a sentence, and stopped again."""
+    words = ("budget", "create", scope, "20USD", "--every", "MONTH")
+    made = operator(*words, "--time-zone", "Europe/Berlin", "--rollover", "CARRY_FORWARD", "--json")
+    assert made.document["period_end"] > made.document["period_start"]
+    shown = " ".join(operator("budget", "show", scope).out.split())
+    assert "MONTH by the clocks of Europe/Berlin, $20.00 each, rollover CARRY_FORWARD" in shown
+    assert operator("budget", "update", scope, "--every", "WEEK").code == 0
+    assert "WEEK by the clocks of UTC" in " ".join(operator("budget", "show", scope).out.split())
+    assert operator("budget", "update", scope, "--every", "NEVER").code == 0
+    assert "renews" not in operator("budget", "show", scope).out
+
+
+def test_what_cannot_be_a_renewal_is_refused(operator: Any, scope: str) -> None:
+    """The option is named, and so is the fix."""
+    ran = operator("budget", "create", scope, "20USD", "--time-zone", "Europe/Berlin")
+    assert (ran.code, "--every" in ran.err) == (EXIT_USAGE, True)
+    ran = operator("budget", "create", scope, "20USD", "--every", "MONTH", "--time-zone", "Berlin")
+    assert "Europe/Berlin" in ran.err
+    assert operator("budget", "create", scope, "20USD", "--every", "FORTNIGHT").code == EXIT_USAGE
+    ran = operator("budget", "create", scope, "20USD", "--every", "ROLLING")
+    assert "period_start" in ran.err

@@ -14,6 +14,7 @@ from bursar.cli.exits import EXIT_NOT_FOUND, CommandError
 from bursar.cli.remote import amounts, budget_bulk, funding
 from bursar.cli.remote.caller import As, Caller
 from bursar.cli.remote.options import HERE, Flag, Remote
+from bursar.cli.remote.renewal import SAME, Renewal, told
 from bursar.cli.remote.show import Facts, amount, status, text_of
 from bursar.cli.remote.usage import COLUMNS, bar
 from bursar.vocabulary import BudgetStatus, OveragePolicy, Unit
@@ -44,11 +45,14 @@ def create(
     *,
     overdraft: str | None = None,
     overage: OveragePolicy | None = None,
+    renewal: Renewal = SAME,
     remote: Remote = HERE,
 ) -> None:
     """Create a budget; the unit of the amount is the budget's for good.
 
     Example: bursar budget create tenant:acme/agent:reader 1.5Mtokens
+
+    Example: bursar budget create tenant:acme 20USD --every MONTH --time-zone Europe/Berlin
 
     Parameters
     ----------
@@ -60,6 +64,8 @@ def create(
         How much debt it may take on, in the same unit.
     overage
         What happens to a cost above its estimate; beats the tenant's.
+    renewal
+        How it renews itself.
     """
     tenant = amounts.tenant_of(scope)
     value = amounts.read("ALLOCATED", allocated)
@@ -70,6 +76,7 @@ def create(
         allocated=value,
         overdraft_limit=amounts.maybe("--overdraft", overdraft, unit),
         commit_overage_policy=overage,
+        **renewal.body(),
     )
     with remote.connected() as caller:
         # A tenant must not name itself; the operator must name the tenant.
@@ -155,7 +162,8 @@ def show(scope: str, /, *, unit: str | None = None, remote: Remote = HERE) -> No
     with remote.connected() as caller:
         where = _where(caller, scope, unit)
         row = caller.get(f"{PATH}/lookup", where)
-    _result(remote, row, f"budget {scope}")
+        plan = None if remote.as_json else caller.get(f"{PATH}/period", where)
+    _result(remote, row, f"budget {scope}", plan)
 
 
 @app.command
@@ -166,9 +174,10 @@ def update(
     unit: str | None = None,
     overdraft: str | None = None,
     overage: OveragePolicy | None = None,
+    renewal: Renewal = SAME,
     remote: Remote = HERE,
 ) -> None:
-    """Change what a budget allows, none of its amounts; needs the admin key.
+    """Change what a budget allows and when it renews itself; needs the admin key.
 
     Example: bursar budget update tenant:acme --overdraft 0.50USD
 
@@ -182,9 +191,11 @@ def update(
         How much debt it may take on; below what it owes puts it over its limit.
     overage
         What happens to a cost above its estimate.
+    renewal
+        How it renews itself; no amount changes with it.
     """
     limit = amounts.maybe("--overdraft", overdraft, amounts.read_unit("--unit", unit))
-    body = amounts.present(overdraft_limit=limit, commit_overage_policy=overage)
+    body = amounts.present(overdraft_limit=limit, commit_overage_policy=overage, **renewal.body())
     amounts.changes(body)
     with remote.connected() as caller:
         where = _where(caller, scope, limit["unit"] if limit else unit)
@@ -278,7 +289,7 @@ def _where(caller: Caller, scope: str, unit: str | None) -> dict[str, str]:
     return {"tenant_id": tenant, "scope": scope, "unit": str(named)}
 
 
-def _result(remote: Remote, row: Json, said: str) -> None:
+def _result(remote: Remote, row: Json, said: str, plan: Json | None = None) -> None:
     shown = remote.show
     facts: Facts = [
         ("status", status(row)),
@@ -291,6 +302,7 @@ def _result(remote: Remote, row: Json, said: str) -> None:
         ("overdraft limit", amount(row.get("overdraft_limit"))),
         ("over limit", "yes: new reservations stop" if row.get("is_over_limit") else ""),
         ("overage", text_of(row, "commit_overage_policy")),
+        ("renews", told(plan or {})),
         ("period", _period(row)),
         ("created", text_of(row, "created_at")),
         ("changed", text_of(row, "updated_at")),
