@@ -1,6 +1,7 @@
 """One model call under a hard limit: reserved before it, accounted for after it.
 
 Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and OPENAI_API_KEY, and a USD budget.
+Install with: pip install 'bursar[openai,prices]'
 """
 
 from openai import OpenAI

@@ -1,6 +1,7 @@
 """A stream under a hard limit: usage is added up chunk by chunk and priced when it ends.
 
 Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and OPENAI_API_KEY, and a USD budget.
+Install with: pip install 'bursar[openai,prices]'
 """
 
 from openai import OpenAI

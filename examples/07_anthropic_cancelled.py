@@ -1,6 +1,7 @@
 """A stream that is cancelled in the middle: what it used until then is committed.
 
 Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and ANTHROPIC_API_KEY, and a USD budget.
+Install with: pip install 'bursar[anthropic,prices]'
 """
 
 import asyncio

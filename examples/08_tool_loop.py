@@ -1,6 +1,7 @@
 """A loop of tools that keeps within the caps of its reservations.
 
 Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and ANTHROPIC_API_KEY, and a USD budget.
+Install with: pip install 'bursar[anthropic,prices]'
 """
 
 import time

@@ -1,6 +1,7 @@
 """A web service whose route is guarded: who is out of budget gets a 402 that says why.
 
 Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and OPENAI_API_KEY, and a USD budget.
+Install with: pip install 'bursar[openai,prices]' fastapi uvicorn
 """
 
 import os

@@ -156,6 +156,17 @@ def test_refused_stream_costs_nothing(account: Account) -> None:
     assert (account.balance()["spent"], account.balance()["reserved"]) == (0, 0)
 
 
+def test_broken_stream_costs_what_had_come(account: Account) -> None:
+    """A connection that breaks in the middle has cost its prompt, by our count, and its pieces."""
+    account.give(DOLLAR)
+    with ScriptedProvider([Reply("one two three four five", breaks_after=3)]) as provider:
+        status, printed = run("06_openai_stream.py", account, provider)
+    assert (status, printed.startswith("one two three")) == (1, True), printed
+    prompt = len("Tell me a story about a careful bookkeeper.") // 4
+    balance = account.balance()
+    assert (balance["spent"], balance["reserved"]) == (price(OPENAI, prompt, 3), 0)
+
+
 def test_cancelled_stream_costs_what_it_used(account: Account) -> None:
     """A stream that is left in the middle commits exactly what had come until then."""
     account.give(DOLLAR)

@@ -14,6 +14,8 @@ from bursar.testing.providers.openai import Event
 from bursar.testing.providers.script import Reply
 
 PATH = "/v1/messages"
+HEAD = 2
+"""How many events of a stream come before its first piece."""
 
 
 def limit_of(request: dict[str, Any]) -> int | None:

@@ -13,6 +13,8 @@ from typing import Any
 from bursar.testing.providers.script import Reply
 
 PATH = "/v1/chat/completions"
+HEAD = 1
+"""How many events of a stream come before its first piece."""
 Event = tuple[str | None, dict[str, Any] | str]
 """A name, where the dialect has names, and data; text data is sent as it is."""
 

@@ -28,7 +28,8 @@ class Reply:
     """One answer of the model.
 
     `status` other than 200 is a refusal of the provider. `pause_s` is waited before every
-    piece of a stream, so that a test can end it in the middle.
+    piece of a stream, so that a test can end it in the middle; with `breaks_after`, the
+    connection of a stream breaks after so many pieces.
     """
 
     text: str = ""
@@ -36,6 +37,7 @@ class Reply:
     input_tokens: int = 20
     status: int = 200
     pause_s: float = 0.0
+    breaks_after: int | None = None
 
     @property
     def pieces(self) -> list[str]:

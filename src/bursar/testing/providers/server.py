@@ -6,6 +6,7 @@ script, and never with one that was made up; when the script is over, it is refu
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -116,7 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(said.status, dialect.error(said.status, said.text))
         reply, cut = said.within(dialect.limit_of(request))
         if request.get("stream"):
-            return self._stream(dialect.stream(request, reply, cut), reply.pause_s)
+            events = dialect.stream(request, reply, cut)
+            if reply.breaks_after is not None:
+                events = itertools.islice(events, dialect.HEAD + reply.breaks_after)
+            return self._stream(events, reply)
         time.sleep(reply.pause_s)
         return self._json(200, dialect.whole(request, reply, cut))
 
@@ -128,20 +132,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, events: Iterator[Event], pause_s: float) -> None:
-        self.close_connection = True  # what ends the body
+    def _stream(self, events: Iterator[Event], reply: Reply) -> None:
+        self.close_connection = True
         try:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Connection", "close")
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for name, data in events:
-                time.sleep(pause_s)
+                time.sleep(reply.pause_s)
                 text = data if isinstance(data, str) else json.dumps(data)
                 named = f"event: {name}\n" if name else ""
-                self.wfile.write(f"{named}data: {text}\n\n".encode())
+                self._chunk(f"{named}data: {text}\n\n".encode())
+            if reply.breaks_after is None:
+                self._chunk(b"")  # without this the body has no end, and the reader is told
         except ConnectionError:
             self.PROVIDER.gave_up()
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: what was asked is in `requests`."""
