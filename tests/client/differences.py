@@ -61,6 +61,13 @@ DIFFERENCES = [
         "test_validation.py::test_what_the_official_client_lets_through",
     ),
     Difference(
+        "units and overage policies that do not exist",
+        "sent, for the server to refuse",
+        "a `ValueError` that names the ones there are, before anything is sent",
+        "a typing mistake shows without a server",
+        "test_validation.py::test_unknown_words_are_refused_before_anything_is_sent",
+    ),
+    Difference(
         "reservation ids in paths",
         "inserted as they are: `../../evil` reaches another path",
         "percent-encoded; `.`, `..` and control characters are refused",

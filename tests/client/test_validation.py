@@ -7,6 +7,8 @@ import pytest
 import runcycles
 import runcycles._validation as official
 
+import bursar
+from bursar import CyclesClient, CyclesConfig
 from bursar.client import validation as ours
 
 INT64_MAX = 2**63 - 1
@@ -129,3 +131,35 @@ def test_a_plain_header_passes_unchanged() -> None:
     text = "".join(map(chr, range(0x21, 0x7F))) + " ~"
     assert text == ours.header_value(text, "name")
     assert ours.header_value("", "name") == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"unit": "EUR"}, "unit must be one of USD_MICROCENTS, TOKENS, CREDITS, RISK_POINTS; "),
+        ({"overage_policy": "MAYBE"}, "overage_policy must be one of REJECT, .*; got 'MAYBE'"),
+    ],
+)
+def test_unknown_words_are_refused_before_anything_is_sent(
+    option: dict[str, str], said: str
+) -> None:
+    """No server is there to be asked, and none is needed; the official client asks it."""
+    config = runcycles.CyclesConfig("http://127.0.0.1:9", "key", tenant="acme")
+    with runcycles.CyclesClient(config) as theirs, pytest.raises(runcycles.CyclesProtocolError):
+        runcycles.cycles(5, client=theirs, **option)(print)()
+    with (
+        CyclesClient(CyclesConfig("http://127.0.0.1:9", "key", tenant="acme")) as client,
+        pytest.raises(ValueError, match=said),
+    ):
+        client.reserve(estimate=5, **option)
+
+
+def test_known_words_pass_as_text_and_as_members() -> None:
+    """A unit may be written either way."""
+    with CyclesClient.embedded(":memory:") as client:
+        client.create_budget("100 tokens")
+        for package in (runcycles, bursar):
+            words = {"unit": package.Unit.TOKENS}
+            words["overage_policy"] = package.CommitOveragePolicy.REJECT
+            client.reserve(estimate=5, **words).commit(5)
+        client.reserve(estimate=5, unit="TOKENS", overage_policy="REJECT").commit(5)

@@ -14,7 +14,7 @@ from typing import Any
 from bursar.client import validation
 from bursar.client.config import CyclesConfig
 from bursar.client.opening import Plan
-from bursar.vocabulary import SCOPE_KINDS
+from bursar.vocabulary import SCOPE_KINDS, OveragePolicy, Unit
 
 UNKNOWN_ACTION = "unknown"
 KEY_LENGTH_MAX = 256
@@ -75,10 +75,13 @@ def make_plan(
     from bursar.client import models
 
     validation.validate_non_negative(estimate, "estimate")
+    validation.validate_word(unit, Unit, "unit")
     validation.validate_ttl_ms(ttl_ms)
     checked = models.Subject.model_validate(dict(subject))
     validation.validate_subject(checked)
     validation.validate_grace_period_ms(grace_period_ms)
+    if overage_policy is not None:
+        validation.validate_word(overage_policy, OveragePolicy, "overage_policy")
     if idempotency_key is not None:
         validation.validate_idempotency_key(idempotency_key)
     create = idempotency_key or new_key()
@@ -88,14 +91,14 @@ def make_plan(
         action=models.Action.model_validate(dict(action)).model_dump(
             mode="json", exclude_none=True
         ),
-        unit=str(getattr(unit, "value", unit)),
+        unit=Unit(unit).value,
         estimate=estimate,
         create_key=create,
         commit_key=derived_key("commit", create) if named else new_key(),
         release_key=derived_key("release", create) if named else new_key(),
         ttl_ms=ttl_ms,
         grace_period_ms=grace_period_ms,
-        overage_policy=str(overage_policy) if overage_policy is not None else None,
+        overage_policy=None if overage_policy is None else OveragePolicy(overage_policy).value,
         dry_run=dry_run,
         metadata=dict(metadata) if metadata else None,
         commit_metadata=dict(commit_metadata or {}),

@@ -7,6 +7,7 @@ are worded as clients of this protocol word them, because users match on them.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -45,6 +46,16 @@ def validate_non_negative(value: object, name: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= AMOUNT_MAX:
         raise ValueError(f"{name} must be a non-negative int64, got {value!r}")
+
+
+def validate_word(value: object, words: type[StrEnum], name: str) -> None:
+    """Refuse a word that is none of an enumeration's.
+
+    Raises:
+        ValueError: the message names the field and the words.
+    """
+    if value not in tuple(words):
+        raise ValueError(f"{name} must be one of {', '.join(words)}; got {value!r}")
 
 
 def validate_ttl_ms(ttl_ms: object) -> None:
