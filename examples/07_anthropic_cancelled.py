@@ -14,7 +14,7 @@ from bursar.integrations.genai_prices import cost_fn
 
 MODEL, TOKENS_MAX = "claude-haiku-4-5", 1_000
 PROMPT = "Tell me a story without an end."
-PATIENCE_S = 0.5
+PATIENCE_S = 2.0
 price = cost_fn(MODEL)  # microcents, from a list of prices
 
 
