@@ -130,6 +130,23 @@ def test_watch_draws_in_place(
     assert "$3.00" in text
 
 
+def test_watch_says_what_is_below_the_screen(
+    served: Served, operator: Any, agent_with: Any, tenant: str
+) -> None:
+    """Where rows take several lines, those that do not fit whole are counted, not cut off."""
+    made = operator("key", "create", "--tenant", tenant, "--name", "k", "--json").document
+    agent = agent_with(made["key_secret"])
+    for number in range(8):
+        agent.reserve(tenant, f"k{number}")
+    words = ("reservations", "--tenant", tenant, "--watch", "--interval", "0.2", "--rounds", "2")
+    with terminal(served, *words, columns=60) as screen:
+        assert screen.ended() == 0
+    below = re.search(r"8 reservations; (\d+) more below", "\n".join(screen.lines))
+    assert below is not None
+    ids = {line for line in screen.lines if line.startswith("reservation ")}
+    assert len(ids) == 8 - int(below[1])
+
+
 @pytest.mark.parametrize(("typed", "after"), [("suspend 1", "SUSPENDED"), ("yes", "ACTIVE")])
 def test_a_bulk_action_is_confirmed(
     served: Served, operator: Any, tenant: str, typed: str, after: str

@@ -158,7 +158,11 @@ def _lines(show: Show, changes: list[Change], note: str) -> None:
 def _picture(show: Show, rows: list[Json], note: str) -> RenderableType:
     from bursar.cli.remote.reservations import COLUMNS
 
-    room = max(1, show.console.height - 6)
+    lines_max = show.console.height - 4
+    room = min(len(rows), max(1, lines_max))
+    # A row may take several lines, folded or as a block; what is below the screen is not seen.
+    while room > 1 and len(show.console.render_lines(show.table(rows[:room], COLUMNS))) > lines_max:
+        room -= 1
     left = f"; {len(rows) - room:,} more below" if len(rows) > room else ""
     head = Text(f"{_now()}  {len(rows):,} reservations{left}  Ctrl-C ends", style="dim")
     parts: list[Any] = [head, show.table(rows[:room], COLUMNS)]
