@@ -15,7 +15,10 @@ SWEEP_MS = 50
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The shared server; it sweeps often so that nobody waits for it."""
     directory = tmp_path_factory.mktemp("server")
-    unlimited = {"BURSAR_AUTH_FAILURES_PER_MINUTE": "0"}  # of tests that try bad credentials
+    unlimited = {
+        "BURSAR_AUTH_FAILURES_PER_MINUTE": "0",  # of tests that try bad credentials
+        "BURSAR_METRICS_TENANTS_MAX": "10000",  # every test has a tenant of its own
+    }
     with started(directory, BURSAR_SWEEP_INTERVAL_MS=str(SWEEP_MS), **unlimited) as running:
         yield running
 

@@ -120,11 +120,16 @@ def test_what_is_no_ledger_or_a_newer_one_is_refused(good: Path, tmp_path: Path)
     assert not (tmp_path / "new.db").exists()
 
 
+def columns_of(database: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+
+
 def make_old(path: Path) -> None:
     """Take away what later migrations added, so that the file is one of the first release."""
     first = sqlite3.connect(":memory:")
     first.executescript(migrations()[0][1])
     known = {row[0] for row in first.execute("SELECT name FROM sqlite_schema")}
+    columns = {table: columns_of(first, table) for table in known}
     first.close()
     database = sqlite3.connect(path)
     added = [
@@ -135,6 +140,9 @@ def make_old(path: Path) -> None:
     assert added
     for kind, name in sorted(added):  # indexes before their tables
         database.execute(f"DROP {kind} {name}")
+    for table, first_ones in columns.items():
+        for column in columns_of(database, table) - first_ones:
+            database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     database.execute("PRAGMA user_version = 1")
     database.commit()
     database.close()
