@@ -10,6 +10,8 @@ import json
 from html import escape
 from typing import Any
 
+from bursar.server.examples import BODIES, QUERIES
+
 Json = dict[str, Any]
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """The Content-Security-Policy of the page: its own style and nothing else."""
@@ -91,7 +93,7 @@ def _contents(document: Json, operations: list[tuple[str, str, Json]]) -> str:
 
 def _operation(document: Json, path: str, method: str, operation: Json) -> str:
     name = operation["operationId"]
-    who = " or ".join(_WHO[scheme] for one in operation["security"] for scheme in one)
+    who = " or ".join(_WHO[scheme] for one in operation["security"] for scheme in one) or "anybody"
     parts = [
         f'<section id="{escape(name)}"><span class="who">{escape(who)}</span>',
         f'<h3><span class="method">{method.upper()}</span> {escape(path)}</h3>',
@@ -106,7 +108,7 @@ def _operation(document: Json, path: str, method: str, operation: Json) -> str:
     if body is not None:
         parts.append(f"<p>Body: {_link(body)}</p>")
         parts.append(_fields(document["components"]["schemas"][body]))
-    parts.append(f"<pre>{escape(_curl(document, path, method, operation))}</pre>")
+    parts.append(f"<pre>{escape(_curl(path, method, operation))}</pre>")
     parts.append(_answers(operation))
     return "".join(parts) + "</section>"
 
@@ -185,70 +187,28 @@ def _link(model: str) -> str:
 def _model(part: Json | None) -> str | None:
     if part is None or "content" not in part:
         return None
-    reference: str = part["content"]["application/json"]["schema"]["$ref"]
-    return reference.rpartition("/")[2]
+    schema: Json = part["content"].get("application/json", {}).get("schema", {})
+    return str(schema.get("$ref", "")).rpartition("/")[2] or None
 
 
-def _curl(document: Json, path: str, method: str, operation: Json) -> str:
-    """Return a command line that calls the operation, with the required fields filled in."""
+def _curl(path: str, method: str, operation: Json) -> str:
+    """Return a command line that calls the operation as it stands."""
+    name = operation["operationId"]
+    body = BODIES.get(name)
+    by_operator = {"ApiKey": []} not in operation["security"] or "tenant_id" in (body or {})
+    by_operator = by_operator or "tenant_id" in QUERIES.get(name, "")
     header, variable = (
-        ("X-Cycles-API-Key", "CYCLES_API_KEY")
-        if {"ApiKey": []} in operation["security"]
-        else ("X-Admin-API-Key", "BURSAR_ADMIN_KEY")
-    )
-    query = "&".join(
-        f"{one['name']}={_example(document, one['schema'], one['name'])}"
-        for one in operation["parameters"]
-        if one["in"] == "query" and one["required"]
+        ("X-Admin-API-Key", "BURSAR_ADMIN_KEY")
+        if by_operator
+        else ("X-Cycles-API-Key", "CYCLES_API_KEY")
     )
     for one in operation["parameters"]:
         if one["in"] == "path":
             path = path.replace(f"{{{one['name']}}}", f"${one['name'].upper()}")
-    lines = [f'curl -X {method.upper()} "$CYCLES_BASE_URL{path}{"?" + query if query else ""}"']
+    query = f"?{QUERIES[name]}" if name in QUERIES else ""
+    lines = [f'curl -X {method.upper()} "$CYCLES_BASE_URL{path}{query}"']
     lines.append(f'  -H "{header}: ${variable}"')
-    body = _model(operation.get("requestBody"))
     if body is not None:
-        filled = _example(document, {"$ref": f"#/components/schemas/{body}"}, body)
         lines.append('  -H "Content-Type: application/json"')
-        lines.append(f"  -d '{json.dumps(filled)}'")
+        lines.append(f"  -d '{json.dumps(body)}'")
     return " \\\n".join(lines)
-
-
-_NAMED: Json = {
-    "idempotency_key": "my-key-1",
-    "tenant": "acme",
-    "tenant_id": "acme",
-    "scope": "tenant:acme",
-    "scope_pattern": "tenant:acme/*",
-    "unit": "USD_MICROCENTS",
-    "amount": 100_000_000,
-    "kind": "llm.completion",
-    "name": "gpt-4o",
-    "expected_count": 1,
-    "extend_by_ms": 60_000,
-}
-"""Values that make an example readable, by the name of their field."""
-
-
-def _example(document: Json, schema: Json, name: str) -> Any:
-    if "$ref" in schema:
-        model = schema["$ref"].rpartition("/")[2]
-        schema = document["components"]["schemas"][model]
-        if model == "Subject":
-            return {"tenant": _NAMED["tenant"]}
-    if "anyOf" in schema:
-        return _example(document, schema["anyOf"][0], name)
-    if schema.get("type") == "object":
-        fields: Json = schema.get("properties", {})
-        return {
-            one: _example(document, fields[one], one)
-            for one in schema.get("required", [])
-            if one in fields
-        }
-    if name in _NAMED:
-        return _NAMED[name]
-    if "enum" in schema:
-        return schema["enum"][0]
-    return {"integer": 1, "boolean": True, "array": [], "number": 1}.get(
-        schema.get("type", ""), "..."
-    )

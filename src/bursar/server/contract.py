@@ -163,7 +163,13 @@ _RUNTIME: Mapping[str, Contract] = {
     "getBalances": Contract(
         "Read what remains, is held and is spent, for every budget that a subject touches.",
         runtime.BalanceResponse,
-        query={**SUBJECT, "include_children": FLAG, **paging(200)},
+        query={
+            **SUBJECT,
+            "include_children": FLAG,
+            "scope_prefix": TEXT,
+            "unit": one_of(Unit),
+            **paging(200),
+        },
         refuses=(E.FORBIDDEN,),
     ),
 }
@@ -208,7 +214,10 @@ _BUDGETS: Mapping[str, Contract] = {
         admin.BudgetLedger,
         admin.BudgetCreateRequest,
         status=201,
-        refuses=(*OWNED, E.UNIT_MISMATCH, E.DUPLICATE_RESOURCE, E.TENANT_CLOSED),
+        refuses=(
+            *(*OWNED, E.TENANT_NOT_FOUND, E.UNIT_MISMATCH, E.DUPLICATE_RESOURCE),
+            E.TENANT_CLOSED,
+        ),
     ),
     "listBudgets": Contract(
         "List budgets, the fullest first.",

@@ -35,6 +35,24 @@ CREDENTIALS: dict[Access, list[Json]] = {
     Access.OPERATOR: [{"AdminKey": []}],
     Access.EITHER: [{"ApiKey": []}, {"AdminKey": []}],
 }
+AROUND = "Around the protocol"
+PAGES: dict[str, tuple[str, str, str, list[Json]]] = {
+    "/v1/admin/backup": (
+        *("downloadBackup", "The whole ledger as one SQLite file, while it is in use."),
+        *("application/vnd.sqlite3", CREDENTIALS[Access.OPERATOR]),
+    ),
+    "/metrics": (
+        *("scrapeMetrics", "Metrics in the format of Prometheus."),
+        *("text/plain", CREDENTIALS[Access.OPERATOR]),
+    ),
+    "/health/live": ("isAlive", "200 while the process runs.", "application/json", []),
+    "/health/ready": (
+        *("isReady", "200, or 503 while it cannot read or write its store."),
+        *("application/json", []),
+    ),
+}
+"""Path -> operation, sentence, type of the answer, and who may ask; Bursar's own."""
+
 CONTRACTS: dict[str, tuple[str, Contract]] = {
     name: (group, contract) for group, of in GROUPS.items() for name, contract in of.items()
 }
@@ -45,10 +63,11 @@ def document(version: str) -> Json:
     paths: Json = {}
     for route in sorted(ROUTES, key=lambda one: list(CONTRACTS).index(one.operation_id)):
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    paths |= {path: {"get": _page(*told)} for path, told in PAGES.items()}
     return {
         "openapi": VERSION,
         "info": {"title": TITLE, "version": version, "description": ABOUT},
-        "tags": [{"name": group} for group in GROUPS],
+        "tags": [{"name": group} for group in (*GROUPS, AROUND)],
         "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": _schemes()},
     }
@@ -78,6 +97,21 @@ def _operation(route: ApiRoute) -> Json:
             "content": _content(contract.takes),
         }
     return operation
+
+
+def _page(name: str, says: str, kind: str, security: list[Json]) -> Json:
+    """Return one of the pages beside the protocol; its body is a file, or free text."""
+    found: Json = {"200": {"description": "Done.", "content": {kind: {}}}}
+    if security:
+        found["401"] = {"description": "UNAUTHORIZED", "content": _content(ErrorResponse)}
+    return {
+        "operationId": name,
+        "tags": [AROUND],
+        "summary": says,
+        "security": security,
+        "parameters": [],
+        "responses": found,
+    }
 
 
 def _path_parameters(path: str) -> Iterable[Json]:
@@ -120,7 +154,25 @@ def _schemas() -> Json:
         [(model, "validation") for model in models.values()], ref_template=REF
     )
     definitions: Json = found["$defs"]
-    return {name: definitions[name] for name in sorted(definitions)}
+    return {name: _absent(definitions[name]) for name in sorted(definitions)}
+
+
+def _absent(schema: Any) -> Any:
+    """Return a schema in which what may be absent is not called null: null is refused."""
+    if isinstance(schema, list):
+        return [_absent(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {
+        name: _absent(value)
+        for name, value in schema.items()
+        if not (name == "default" and value is None)
+    }
+    choices = [one for one in plain.get("anyOf", ()) if one != {"type": "null"}]
+    if len(choices) == 1:
+        del plain["anyOf"]
+        return choices[0] | plain
+    return plain
 
 
 def _schemes() -> Json:
