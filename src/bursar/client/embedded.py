@@ -35,7 +35,7 @@ from bursar.clock import SystemClock
 from bursar.flow import run_sync
 from bursar.ledger import sweep
 from bursar.ledger.batcher import Batcher, Closed, Overloaded
-from bursar.ledger.ports import StoreError
+from bursar.ledger.ports import Reader, StoreError
 from bursar.ledger.service import Ledger, Outcome
 from bursar.storage.sqlite.store import SqliteStore
 from bursar.vocabulary import ErrorCode, FundOperation, Permission, Unit
@@ -160,6 +160,11 @@ class EmbeddedLedger:
         body = json.dumps({"operation": FundOperation.CREDIT, "amount": credited}).encode()
         response = self._perform(budgets.fund_budget, OPERATOR, body, query=named)
         return _done("credit budget", response)
+
+    @property
+    def reader(self) -> Reader:
+        """What the ledger says, for a program that audits its own."""
+        return self._store.reader
 
     def _budget(self, scope: str | None, unit: str) -> dict[str, str]:
         """Return what names a budget of this tenant."""
