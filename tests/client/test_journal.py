@@ -361,3 +361,18 @@ def test_threads_share_a_journal(journal: Journal) -> None:
     assert failed == []
     assert names(journal) == [file_name("rsv_1")]
     assert len(journal.load()) == 1
+
+
+def test_a_rejected_record_is_kept_for_the_operator(journal: Journal) -> None:
+    """It is no record any more, for us or the official client, and none replaces another."""
+    for _ in range(2):
+        journal.write(record("rsv_1"))
+        assert not journal.set_aside("rsv_1", "another key")
+        assert journal.set_aside("rsv_1", "key-1")
+    assert not journal.set_aside("rsv_1", "key-1")
+    stem = file_name("rsv_1").removesuffix(".json")
+    assert names(journal) == [f"{stem}.1.rejected", f"{stem}.rejected"]
+    assert journal.load() == []
+    assert official.CommitJournal(journal.directory).load_pending(URL) == []
+    stored = json.loads((journal.directory / f"{stem}.rejected").read_bytes())
+    assert stored["commit_body"] == {"idempotency_key": "key-1"}

@@ -14,7 +14,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
-from bursar.client import settler, timers
+from bursar.client import settler, timers, transport
 
 if TYPE_CHECKING:
     from bursar.client.held import Held
@@ -23,11 +23,12 @@ DROPPED = "guard_dropped"
 LOOK_S = 0.01
 _open: dict[int, tuple[Held, str]] = {}
 _departing: set[int] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may come in while it is held
 
 
 def opened(held: Held, name: str) -> None:
     """Remember a guard that its owner has to settle."""
+    timers.shared().ready()
     with _lock:
         _open[id(held)] = (held, name)
 
@@ -46,8 +47,8 @@ def dropped(held: Held, name: str) -> None:
     with _lock:
         _open.pop(id(held), None)
     if held.claim():
+        _release_soon(held)  # before the warning, which a filter may turn into an error
         warn(held, name)
-        _release_soon(held)
 
 
 def _release_soon(held: Held) -> None:
@@ -66,20 +67,36 @@ def _release_soon(held: Held) -> None:
 
 
 def finish() -> None:
-    """Release what is open and give settlements their last chance, within one deadline."""
+    """Release what is open, give settlements their last chance, and close connections."""
+    try:
+        _finish()
+    finally:
+        transport.close_all()
+
+
+def _finish() -> None:
     with _lock:
         left = list(_open.values())
     for held, name in left:
         dropped(held, name)
-    settlers = [one for one in settler.live if one.pending]
+    settlers = [one for one in settler.live() if one.pending]
     if not _departing and not settlers:
         return
     bounds = [one.config.retry_flush_timeout for one in settlers]
     bounds += [held.engine.config.retry_flush_timeout for held, _ in left]
-    give_up = time.monotonic() + max(bounds, default=1.0)
     for one in settlers:
         one.hand_over()
-    while time.monotonic() < give_up and (_departing or any(one.pending for one in settlers)):
+    _wait(settlers, max(bounds, default=1.0))
+
+
+def _wait(settlers: list[settler.Settler], timeout_s: float) -> None:
+    """Ask now, and wait for settlements and releases under one deadline."""
+    give_up_ms = time.monotonic() * 1_000 + timeout_s * 1_000
+    for one in settlers:
+        one.hurry()
+    while any(one.waits(give_up_ms) for one in settlers) or _departing:
+        if time.monotonic() * 1_000 >= give_up_ms:
+            return
         time.sleep(LOOK_S)
 
 
@@ -93,18 +110,16 @@ def flush_pending_commits(timeout: float | None = None) -> int:
         How many settlements are still unknown; the journal keeps them. An asynchronous
         client is flushed by its own `await client.flush()`.
     """
-    settlers = [one for one in settler.live if one.blocking]
+    settlers = [one for one in settler.live() if one.blocking]
     longest = max((one.config.retry_flush_timeout for one in settlers), default=0.0)
-    give_up = time.monotonic() + (longest if timeout is None else timeout)
-    while (left := sum(one.pending for one in settlers)) and time.monotonic() < give_up:
-        time.sleep(LOOK_S)
-    return left
+    _wait(settlers, longest if timeout is None else timeout)
+    return sum(one.pending for one in settlers)
 
 
 def _forget() -> None:
     """A forked child owns none of its parent's guards."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # a finalizer may come in while it is held
     _open.clear()
     _departing.clear()
 

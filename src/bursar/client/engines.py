@@ -37,6 +37,7 @@ def loop_engine(config: CyclesConfig, transport: AsyncTransport) -> Engine:
     io = AsyncIo(transport, journal)
     wheel = LoopTimers()
 
+    @functools.cache
     def at_exit() -> Io:
         return BlockingIo(transport.blocking(), journal)
 

@@ -41,6 +41,10 @@ class Io(Protocol):
         """Take a record out of the journal, if the journal still holds this very one."""
         ...
 
+    async def set_aside(self, record: Record) -> None:
+        """Take a record that was rejected out of the journal, and keep it for the operator."""
+        ...
+
     async def load(self) -> list[Record]:
         """Return every record of this identity that the journal holds."""
         ...

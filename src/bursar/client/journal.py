@@ -17,6 +17,7 @@ from pathlib import Path
 from bursar.client.exceptions import CyclesError
 from bursar.client.journal_format import (
     CORRUPT,
+    REJECTED,
     SUFFIX,
     TEMPORARY,
     Identity,
@@ -31,7 +32,7 @@ from bursar.client.journal_format import (
 __all__ = ["Identity", "Journal", "JournalError", "Record", "default_directory"]
 
 TEMPORARY_KEPT_MS = 3_600_000
-QUARANTINED_MAX = 1_000
+SET_ASIDE_MAX = 1_000
 
 _log = logging.getLogger("bursar.journal")
 
@@ -100,6 +101,24 @@ class Journal:
             for name in names:
                 found |= self._unlink_same(name, reservation_id, key)
         return found
+
+    def set_aside(self, reservation_id: str, key: str) -> bool:
+        """Keep the record of a settlement that the server rejected as `*.rejected`.
+
+        Nothing sends it again: it is known spend that only an operator can account for.
+        Returns whether there was one; a file that by now holds another settlement stays.
+
+        Raises:
+            JournalError: the file could not be read or renamed.
+        """
+        try:
+            name = file_name(reservation_id)
+        except UnicodeEncodeError:
+            return False  # such an id was never written
+        missing = contextlib.suppress(FileNotFoundError)
+        with self._explained("set aside in"), missing, self._locked():
+            return self._same(name, reservation_id, key) and bool(self._move_aside(name, REJECTED))
+        return False
 
     def load(self) -> list[Record]:
         """Return the records of this identity's server, in the order of their file names.
@@ -194,14 +213,20 @@ class Journal:
         return record
 
     def _quarantine(self, name: str, damaged: ValueError) -> None:
+        aside = self._move_aside(name, CORRUPT)
+        if aside is not None:
+            _log.warning(
+                "Skipping corrupt journal entry %s: %s; set aside as %s", name, damaged, aside
+            )
+
+    def _move_aside(self, name: str, suffix: str) -> str | None:
+        """Rename a file to the next free name with `suffix`; return it, or None if full."""
         stem = name.removesuffix(SUFFIX)
-        for number in range(QUARANTINED_MAX):
-            aside = f"{stem}.{number}{CORRUPT}" if number else f"{stem}{CORRUPT}"
+        for number in range(SET_ASIDE_MAX):
+            aside = f"{stem}.{number}{suffix}" if number else f"{stem}{suffix}"
             if self._move(name, aside):
-                _log.warning(
-                    "Skipping corrupt journal entry %s: %s; set aside as %s", name, damaged, aside
-                )
-                return
+                return aside
+        return None
 
     def _migrate(self, name: str, standard: str, record: Record) -> bool:
         """Give a file its standard name; return False if a newer file has it already."""
@@ -221,15 +246,20 @@ class Journal:
         return True
 
     def _unlink_same(self, name: str, reservation_id: str, key: str) -> bool:
-        path = self.directory / name
+        if not self._same(name, reservation_id, key):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.directory / name)
+            return True
+        return False
+
+    def _same(self, name: str, reservation_id: str, key: str) -> bool:
+        """Return whether a file holds this very settlement."""
         try:
-            stored = decode_record(path.read_bytes())
-            if (stored.reservation_id, stored.key) != (reservation_id, key):
-                return False
-            os.unlink(path)
+            stored = decode_record((self.directory / name).read_bytes())
+            return (stored.reservation_id, stored.key) == (reservation_id, key)
         except (FileNotFoundError, UnreadableRecord):
             return False
-        return True
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from bursar.vocabulary import AMOUNT_MAX
 
 VERSION = 1
 ROUNDS = 30_000
-SUFFIX, CORRUPT, TEMPORARY = ".json", ".corrupt", ".tmp"
+SUFFIX, CORRUPT, REJECTED, TEMPORARY = ".json", ".corrupt", ".rejected", ".tmp"
 
 Mode = Literal["commit", "event"]
 

@@ -9,6 +9,7 @@ processes the idempotency key makes two owners harmless.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import weakref
@@ -32,15 +33,17 @@ SPREAD_S = 2.0
 
 log = logging.getLogger("bursar.client")
 _owned: set[tuple[object, ...]] = set()
-_owning = threading.Lock()
+_owning = threading.RLock()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
-    """A record that this process asks again about."""
+    """A record that this process asks again about; `due_ms` is monotonic."""
 
     record: Record
     attempts: int
+    due_ms: float = 0.0
+    running: bool = False
     handle: Handle | None = None
 
 
@@ -72,16 +75,16 @@ class Settler:
         self._at_exit = at_exit
         self._looked = False
         self._pending: dict[str, _Pending] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._sweep: Handle | None = None
         self._closed = False
-        live.add(self)
+        with _owning:
+            _live.add(self)
 
     @property
     def pending(self) -> int:
         """How many settlements this process still asks about."""
-        with self._lock:
-            return len(self._pending)
+        return len(self._pending)
 
     @property
     def blocking(self) -> bool:
@@ -97,66 +100,132 @@ class Settler:
                 Without, the record stays in the journal and the caller asks again.
         """
         self._take(record)
+        shared().ready()
         try:
             await settling.remember(self.io, record)
             step = await settling.attempt(self.io, self.config, record)
-            while step.delay_s == 0 and keep:
-                step = await settling.attempt(self.io, self.config, step.record)
-        except BaseException:
-            self._drop(record)  # cancelled half way: the journal has it, and the sweep finds it
+        except BaseException:  # cancelled half way, by a loop or a process that ends
+            self._schedule(record, 0, settling.backoff_s(self.config, 0))
             raise
-        if step.delay_s is None or not keep or not self.config.retry_enabled:
+        if step.outcome.final or not keep:
             self._drop(record)
         else:
             self._schedule(step.record, step.attempts, step.delay_s)
         return step
 
     def watch(self) -> None:
-        """Start looking at the journal: now for what a dead process left, then periodically."""
-        if self._sweep is None and self.config.retry_enabled and self.config.journal_enabled:
-            self._sweep = self._timers.start(0.0, self._look)
+        """Start looking at the journal: now for what a dead process left, then periodically.
 
-    async def _look(self) -> float | None:
+        On a new event loop it begins anew, and takes over what an old one left behind.
+        """
+        if (self._sweep is not None and self._sweep.alive) or not self.config.retry_enabled:
+            return
+        with self._lock:
+            orphans = [one for one in self._pending.values() if not _alive(one.handle)]
+        for one in orphans:
+            self._start(one, self._floor_s(one.record))
+        if self.config.journal_enabled and not self._closed:
+            self._sweep = self._timers.start(0.0, _Look(self))
+
+    async def look(self) -> float | None:
+        """Take over what the journal holds and nobody owns; return when to look again."""
         try:
             found = await self.io.load()
         except JournalError as error:
             log.error("the settlement journal cannot be read: %s", error)
             found = []
-        now_ms = self.io.now_ms()
-        first = not self._looked
-        self._looked = True
+        fresh_ms = self.io.now_ms() - FRESH_MS
+        first, self._looked = not self._looked, True
         for record in found:
-            fresh = record.recorded_at_ms > now_ms - FRESH_MS
-            if (first or not fresh) and self._take(record):
-                wait_ms = max(0, (record.not_before_ms or 0) - now_ms)
-                floor_s = min(wait_ms, settling.RETRY_AFTER_MS_MAX) / 1_000
+            if (first or record.recorded_at_ms <= fresh_ms) and self._take(record):
                 spread_s = random.uniform(0, min(SPREAD_S, 0.01 * len(found)))
-                self._schedule(record, 0, floor_s + spread_s)
-        return self.config.retry_sweep_interval
+                self._schedule(record, 0, self._floor_s(record) + spread_s)
+        return self.config.retry_sweep_interval or None
 
-    def _schedule(self, record: Record, attempts: int, delay_s: float) -> None:
-        pending = _Pending(record, attempts)
+    def _schedule(self, record: Record, attempts: int, delay_s: float | None) -> None:
+        """Ask again after a delay, or leave the record to the journal."""
         with self._lock:
-            if self._closed:
+            if delay_s is None or self._closed or not self.config.retry_enabled:
+                self._drop(record)
                 return
-            self._pending[record.reservation_id] = pending
-        pending.handle = self._timers.start(delay_s, partial(self._again, pending))
+            pending = self._pending[record.reservation_id] = _Pending(record, attempts)
+        self._start(pending, delay_s)
+
+    def _start(self, pending: _Pending, delay_s: float) -> None:
+        pending.due_ms = self.io.monotonic_ms() + delay_s * 1_000
+        try:
+            pending.handle = self._timers.start(delay_s, partial(self._again, pending))
+        except RuntimeError:  # no event loop runs: the next one, or the process's end, goes on
+            pending.handle = None
 
     async def _again(self, pending: _Pending) -> float | None:
-        step = await settling.attempt(self.io, self.config, pending.record, pending.attempts)
+        if pending.running:
+            return None
+        pending.running = True
+        try:
+            step = await settling.attempt(self.io, self.config, pending.record, pending.attempts)
+        finally:
+            pending.running = False
         pending.record, pending.attempts = step.record, step.attempts
-        if step.delay_s is None:
+        if step.outcome.final or step.delay_s is None:
             with self._lock:
                 self._pending.pop(pending.record.reservation_id, None)
             self._drop(pending.record)
+            return None
+        pending.due_ms = self.io.monotonic_ms() + step.delay_s * 1_000
         return step.delay_s
 
+    def _floor_s(self, record: Record) -> float:
+        """Return how long the server wants to be left alone about a record, an hour at most."""
+        wait_ms = max(0, (record.not_before_ms or 0) - self.io.now_ms())
+        return min(wait_ms, settling.RETRY_AFTER_MS_MAX) / 1_000
+
+    # Ends.
+
     async def flush(self, timeout_s: float) -> int:
-        """Wait, at most `timeout_s` seconds, until nothing is pending; return what still is."""
+        """Take over what the journal holds, then `drain`."""
+        if self.config.retry_enabled and self.config.journal_enabled and not self._looked:
+            await self.look()
+        return await self.drain(timeout_s)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Ask now, wait at most `timeout_s` seconds, and return how many are still pending.
+
+        It ends earlier when nothing that is left can be asked within that time.
+        """
         give_up_ms = self.io.monotonic_ms() + timeout_s * 1_000
-        while self.pending and self.io.monotonic_ms() < give_up_ms:
+        self.hurry()
+        while self.waits(give_up_ms):
             await self.io.sleep(FLUSH_LOOK_S)
         return self.pending
+
+    def hurry(self) -> None:
+        """Ask at once about everything that only waits for its backoff."""
+        with self._lock:
+            waiting = [one for one in self._pending.values() if not one.running]
+        for one in waiting:
+            if self._floor_s(one.record) == 0:
+                if one.handle is not None:
+                    one.handle.cancel()
+                self._start(one, 0.0)
+
+    def waits(self, until_ms: float) -> bool:
+        """Return whether a settlement may still come in before `until_ms` (monotonic)."""
+        if self.io.monotonic_ms() >= until_ms:
+            return False
+        with self._lock:
+            return any(one.running or one.due_ms < until_ms for one in self._pending.values())
+
+    def hand_over(self) -> None:
+        """Go on with what is pending on the process's own threads: its event loop is gone."""
+        if self.blocking:
+            return
+        self.io, self._timers = self._at_exit(), shared()
+        with self._lock:
+            pending = list(self._pending.values())
+        for one in pending:
+            one.running = False
+            self._start(one, self._floor_s(one.record))
 
     def close(self) -> None:
         """Stop asking; what is pending stays in the journal for the next process."""
@@ -169,18 +238,13 @@ class Settler:
             self._drop(one.record)
         if self._sweep is not None:
             self._sweep.cancel()
-        live.discard(self)
+        with _owning:
+            _live.discard(self)
 
-    def hand_over(self) -> None:
-        """Go on with what is pending on the process's own threads: its event loop is gone."""
-        if self.blocking:
-            return
-        self.io, self._timers = self._at_exit(), shared()
-        with self._lock:
-            pending = list(self._pending.values())
-        for one in pending:
-            wait_ms = max(0, (one.record.not_before_ms or 0) - self.io.now_ms())
-            one.handle = self._timers.start(wait_ms / 1_000, partial(self._again, one))
+    def forget(self) -> None:
+        """Begin anew in a forked child: what is pending is its parent's."""
+        self._lock = threading.RLock()
+        self._pending, self._sweep, self._looked = {}, None, False
 
     def _take(self, record: Record) -> bool:
         with _owning:
@@ -195,5 +259,37 @@ class Settler:
             _owned.discard((*self._identity, record.reservation_id))
 
 
-live: weakref.WeakSet[Settler] = weakref.WeakSet()
-"""Every settler of this process, for the flush at its end."""
+class _Look:
+    """The periodic look of a settler, which does not keep it alive."""
+
+    def __init__(self, settler: Settler) -> None:
+        self._settler = weakref.ref(settler)
+
+    async def __call__(self) -> float | None:
+        settler = self._settler()
+        return None if settler is None else await settler.look()
+
+
+def _alive(handle: Handle | None) -> bool:
+    return handle is not None and handle.alive
+
+
+_live: weakref.WeakSet[Settler] = weakref.WeakSet()
+
+
+def live() -> list[Settler]:
+    """Return every settler of this process, for the flush at its end."""
+    with _owning:
+        return list(_live)
+
+
+def _forget() -> None:
+    global _owning
+    _owning = threading.RLock()
+    _owned.clear()
+    for one in live():
+        one.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -6,12 +6,15 @@ again can change nothing. Nothing here ever releases.
 
 | outcome of an attempt | the record | next |
 |---|---|---|
-| settled, final, rejected | discarded | nothing |
+| settled, final | discarded | nothing |
+| rejected | set aside as `*.rejected`: somebody has to look | nothing |
 | expired, was a commit | rewritten as an event, same key | the event, at once |
 | expired, no event can be made, or was an event | kept | the long interval |
-| limited | rewritten with the time before which nothing is sent | then |
-| no answer, 5xx, bad 2xx, 3xx | kept | backoff, then the long interval |
+| limited, with a time | rewritten with the time before which nothing is sent | then |
+| limited, no answer, 5xx, bad 2xx, 3xx | kept | backoff, then the long interval |
 | unauthorized, unclassified | kept | the long interval: somebody has to act |
+
+The long interval is `retry_sweep_interval`; without one, the next process asks again.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ log = logging.getLogger("bursar.client")
 class Step:
     """One attempt to settle a record, and what follows from it.
 
-    `delay_s` is None when the record is done with; otherwise `record` is to be asked again
-    then. `attempts` counts the failures of its present mode.
+    `record` is what the journal holds now, unless the outcome is final. `delay_s` is when it
+    is to be asked again; None means not by this process. `attempts` counts the failures of
+    its present mode.
     """
 
     outcome: Outcome
@@ -87,19 +91,18 @@ async def remember(io: Io, record: Record) -> None:
         )
 
 
-async def forget(io: Io, record: Record) -> None:
-    """Take a record that is done with out of the journal; if that fails, say so and go on.
-
-    It will be sent again, under its own key, and the server will say what it said now.
-    """
-    try:
-        await io.discard(record)
-    except JournalError as error:
-        log.error("a settled record stays in the journal: %s", error)
-
-
 async def attempt(io: Io, config: CyclesConfig, record: Record, attempts: int = 0) -> Step:
-    """Send a record once and keep the journal in step with what came back."""
+    """Try once to settle a record, and keep the journal in step with what came back.
+
+    A commit that has expired becomes an event here: first on disk, then at the server.
+    """
+    step = await _send(io, config, record, attempts)
+    if step.record.mode != record.mode:
+        step = await _send(io, config, step.record, 0)
+    return step
+
+
+async def _send(io: Io, config: CyclesConfig, record: Record, attempts: int) -> Step:
     if record.mode == "event":
         body = record.event_fallback_body or {}
         outcome = classify(await io.send(calls.create_event(body)), Expected.EVENT)
@@ -107,19 +110,33 @@ async def attempt(io: Io, config: CyclesConfig, record: Record, attempts: int = 
         call = calls.commit_reservation(record.reservation_id, record.commit_body)
         outcome = classify(await io.send(call), Expected.COMMIT)
     step = follow(config, record, outcome, attempts, io.now_ms())
-    if step.delay_s is None:
-        await forget(io, record)
+    if outcome.final:
+        await _conclude(io, step)
     elif step.record != record:
         await remember(io, step.record)
-    _report(step)
+    _report(step, config)
     return step
+
+
+async def _conclude(io: Io, step: Step) -> None:
+    """Take a record that is done with out of the journal; if that fails, say so and go on.
+
+    It will be sent again, under its own key, and the server will say what it said now.
+    """
+    try:
+        if step.outcome.verdict is Verdict.REJECTED:
+            await io.set_aside(step.record)
+        else:
+            await io.discard(step.record)
+    except JournalError as error:
+        log.error("a record that is done with stays in the journal: %s", error)
 
 
 def follow(
     config: CyclesConfig, record: Record, outcome: Outcome, attempts: int, now_ms: int
 ) -> Step:
     """Return what follows from an outcome (the module's table), as data."""
-    parked = config.retry_sweep_interval
+    parked = config.retry_sweep_interval or None
     match outcome.verdict:
         case Verdict.SETTLED | Verdict.FINAL | Verdict.REJECTED:
             return Step(outcome, record, None)
@@ -143,7 +160,7 @@ def backoff_s(config: CyclesConfig, attempts: int) -> float:
     )
 
 
-def _report(step: Step) -> None:
+def _report(step: Step, config: CyclesConfig) -> None:
     verdict, record = step.outcome.verdict, step.record
     if verdict is Verdict.SETTLED:
         return
@@ -151,16 +168,26 @@ def _report(step: Step) -> None:
     said = response.error_code or response.error_message or f"status {response.status}"
     if verdict is Verdict.REJECTED:
         log.error(
-            "the server rejected the known spend of reservation %s (%s); it is not accounted for",
+            "the server rejected the known spend of reservation %s (%s); it is not accounted for%s",
             record.reservation_id,
             said,
+            ", and its record is set aside in the journal" if config.journal_enabled else "",
         )
     elif verdict is Verdict.FINAL:
         log.warning("reservation %s was settled before: %s", record.reservation_id, said)
     else:
         log.warning(
-            "settlement of reservation %s is %s (%s); it is kept and asked again",
+            "settlement of reservation %s is %s (%s); it is %s",
             record.reservation_id,
             verdict.value,
             said,
+            _what_next(step, config),
         )
+
+
+def _what_next(step: Step, config: CyclesConfig) -> str:
+    if config.retry_enabled and step.delay_s is not None:
+        return "kept and asked again"
+    if config.journal_enabled:
+        return "kept in the journal"
+    return "not asked again: the settings allow neither a retry nor a journal"

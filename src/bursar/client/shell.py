@@ -35,6 +35,10 @@ def _discard(journal: JournalOf, record: Record) -> None:
     journal().discard(record.reservation_id, record.key)
 
 
+def _set_aside(journal: JournalOf, record: Record) -> None:
+    journal().set_aside(record.reservation_id, record.key)
+
+
 def _look(journal: JournalOf, now_ms: int) -> list[Record]:
     journal().sweep(now_ms)
     return journal().load()
@@ -78,6 +82,11 @@ class BlockingIo(_World):
         if self._journal is not None:
             _discard(self._journal, record)
 
+    async def set_aside(self, record: Record) -> None:
+        """Take a rejected record out of the journal, and keep it for the operator."""
+        if self._journal is not None:
+            _set_aside(self._journal, record)
+
     async def load(self) -> list[Record]:
         """Return what the journal holds."""
         return [] if self._journal is None else _look(self._journal, self.now_ms())
@@ -108,6 +117,11 @@ class AsyncIo(_World):
         """Take a record out of the journal."""
         if self._journal is not None:
             await asyncio.to_thread(_discard, self._journal, record)
+
+    async def set_aside(self, record: Record) -> None:
+        """Take a rejected record out of the journal, and keep it for the operator."""
+        if self._journal is not None:
+            await asyncio.to_thread(_set_aside, self._journal, record)
 
     async def load(self) -> list[Record]:
         """Return what the journal holds."""
@@ -143,12 +157,22 @@ class Supervisor:
             raise
 
     async def drain(self, timeout_s: float) -> int:
-        """Wait, at most `timeout_s` seconds, for what is running; return what still is."""
-        mine = [task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()]
-        if mine:
-            _, running = await asyncio.wait(mine, timeout=timeout_s)
-            return len(running)
-        return 0
+        """Wait, at most `timeout_s` seconds, for what is running; return what still is.
+
+        What began meanwhile is waited for too, such as the undoing of an abandoned flow.
+        """
+        give_up = time.monotonic() + timeout_s
+        while mine := self._mine():
+            left_s = give_up - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.wait(mine, timeout=left_s)
+        return len(self._mine())
+
+    def _mine(self) -> set[asyncio.Task[Any]]:
+        """Return what runs on this loop: other loops finish their own."""
+        here, me = asyncio.get_running_loop(), asyncio.current_task()
+        return {one for one in tuple(self._tasks) if one.get_loop() is here and one is not me}
 
     def _start(self, flow: Flow[T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(flow)

@@ -168,6 +168,9 @@ class CyclesClient:
     def flush(self, timeout: float | None = None) -> int:
         """Wait until every known spend is accounted for, at most `timeout` seconds.
 
+        What an earlier process left in the journal is taken over. Only what can be asked
+        within that time is waited for: a server may want to be left alone for longer.
+
         Args:
             timeout: seconds; None is the configuration's `retry_flush_timeout`.
 
@@ -179,7 +182,7 @@ class CyclesClient:
 
     def close(self) -> None:
         """Flush, stop asking, and let go of the connections; what is unknown stays journaled."""
-        self.flush()
+        run_sync(self._engine.settler.drain(self._config.retry_flush_timeout))
         self._engine.settler.close()
         self._transport.close()
 

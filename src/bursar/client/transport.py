@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 import weakref
 from collections.abc import Mapping
@@ -64,32 +65,45 @@ class HttpTransport:
 
     def __init__(self, config: CyclesConfig, http: httpx2.Client | None = None) -> None:
         """Open a client for `config`, or use `http`, whose owner closes it."""
-        import httpx2
-
+        self._config = config
         self._deadline_s = deadline_s(config)
         self._owned = http is None
-        self._http = http or httpx2.Client(
-            base_url=config.base_url, headers=_credential(config), timeout=_timeout(config)
-        )
+        if http is None:
+            self._open()
+        else:
+            self._http = http
+
+    def _open(self) -> None:
+        self._http, self._process = _client(self._config), os.getpid()
+        self._closing = weakref.finalize(self, _close, self._http, self._process)
+        self._closing.atexit = False  # settlements come first then: `ending` closes afterwards
+        _opened.add(self)
 
     def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call; never raises `Exception`."""
         give_up = time.monotonic() + self._deadline_s
         try:
-            with self._http.stream(**_arguments(call)) as answer:
+            with self._client().stream(**_arguments(call)) as answer:
                 body = bytearray()
                 for chunk in answer.iter_bytes():
                     body += chunk
-                    if time.monotonic() > give_up or len(body) > BODY_BYTES_MAX:
-                        raise TimeoutError("the answer took too long, or is too large")
+                    _check_size(body)
+                    if time.monotonic() > give_up:
+                        raise TimeoutError(f"the answer took longer than {self._deadline_s:g} s")
                 return read(answer, bytes(body))
         except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
             return CyclesResponse.transport_error(error)
 
     def close(self) -> None:
         """Close the client, if it was opened here."""
-        if self._owned:
-            self._http.close()
+        if self._owned and self._closing.detach():  # at exit a finalizer is no longer callable
+            _close(self._http, self._process)
+
+    def _client(self) -> httpx2.Client:
+        """Return the client; a forked child must not talk on its parent's connections."""
+        if self._owned and self._process != os.getpid():
+            self._open()
+        return self._http
 
 
 class AsyncHttpTransport:
@@ -100,6 +114,7 @@ class AsyncHttpTransport:
         self._config = config
         self._deadline_s = deadline_s(config)
         self._given = http
+        self._twin: HttpTransport | None = None
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
             weakref.WeakKeyDictionary()
         )
@@ -107,21 +122,31 @@ class AsyncHttpTransport:
     async def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call; never raises `Exception`."""
         try:
-            async with asyncio.timeout(self._deadline_s):
-                answer = await self._client().request(**_arguments(call))
-            return read(answer, answer.content)
+            async with (
+                asyncio.timeout(self._deadline_s),
+                self._client().stream(**_arguments(call)) as answer,
+            ):
+                body = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    body += chunk
+                    _check_size(body)
+                return read(answer, bytes(body))
         except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
             return CyclesResponse.transport_error(error)
 
     async def aclose(self) -> None:
-        """Close the running loop's client."""
+        """Close the running loop's client, and the one for threads if there is one."""
         http = self._by_loop.pop(asyncio.get_running_loop(), None)
         if http is not None:
             await http.aclose()
+        if self._twin is not None:
+            self._twin.close()
 
     def blocking(self) -> Transport:
-        """Return a blocking transport to the same server, for the end of the process."""
-        return HttpTransport(self._config)
+        """Return the blocking transport to the same server, for the end of the process."""
+        if self._twin is None:
+            self._twin = HttpTransport(self._config)
+        return self._twin
 
     def _client(self) -> httpx2.AsyncClient:
         if self._given is not None:
@@ -131,13 +156,42 @@ class AsyncHttpTransport:
         if http is None:
             import httpx2
 
-            http = httpx2.AsyncClient(
-                base_url=self._config.base_url,
-                headers=_credential(self._config),
-                timeout=_timeout(self._config),
-            )
-            self._by_loop[loop] = http
+            http = self._by_loop[loop] = httpx2.AsyncClient(**_how(self._config))
         return http
+
+
+_opened: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Close what nobody closed: the last thing that the process does."""
+    for one in list(_opened):
+        one.close()
+
+
+def _close(http: httpx2.Client, process: int) -> None:
+    if process == os.getpid():  # a child must not say goodbye on its parent's connections
+        http.close()
+
+
+def _client(config: CyclesConfig) -> httpx2.Client:
+    import httpx2
+
+    return httpx2.Client(**_how(config))
+
+
+def _how(config: CyclesConfig) -> dict[str, Any]:
+    """Return what both kinds of HTTP client are opened with."""
+    return {
+        "base_url": config.base_url,
+        "headers": _credential(config),
+        "timeout": _timeout(config),
+    }
+
+
+def _check_size(body: bytearray) -> None:
+    if len(body) > BODY_BYTES_MAX:
+        raise ValueError(f"the answer is larger than {BODY_BYTES_MAX} bytes")
 
 
 def deadline_s(config: CyclesConfig) -> float:
