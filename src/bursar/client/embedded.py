@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 import tempfile
 import threading
 import weakref
@@ -72,6 +74,10 @@ class _Waiting:
         return self._batcher.submit(command)
 
 
+class LedgerClosed(Exception):
+    """A call came after the client was closed; it was not sent."""
+
+
 class EmbeddedLedger:
     """A transport that is the ledger itself, for one tenant; safe to share between threads."""
 
@@ -86,9 +92,21 @@ class EmbeddedLedger:
             StoreUnusable: the file is foreign, corrupt, or of another schema.
             CyclesProtocolError: the tenant cannot be created.
         """
-        self._folder = tempfile.TemporaryDirectory() if str(path) == MEMORY else None
-        file = Path(self._folder.name, "ledger.db") if self._folder else Path(path)
-        self._store = SqliteStore.open(file)
+        self.tenant = tenant
+        self._principal = Principal(tenant, permissions=frozenset(Permission))
+        self._opening = threading.Lock()
+        self._closed = False
+        folder = tempfile.mkdtemp(prefix="bursar-") if str(path) == MEMORY else None
+        self._file = Path(folder, "ledger.db") if folder else Path(path)
+        self._vanish = weakref.finalize(self, _vanish, folder, os.getpid())
+        self._open()
+        _live.add(self)
+        self._named({"tenant_id": tenant, "name": tenant})
+
+    def _open(self) -> None:
+        """Open the file for this process."""
+        self._inherited = False
+        self._store = SqliteStore.open(self._file)
         newest_ms = max((head.at_ms for head in self._store.reader.heads().values()), default=0)
         self._clock = SystemClock(not_before_ms=newest_ms)
         self._batcher = Batcher(Ledger(self._store, self._clock, render))
@@ -98,12 +116,34 @@ class EmbeddedLedger:
             self._clock,
             self._store.reader.pepper(),
         )
-        self.tenant = tenant
-        self._principal = Principal(tenant, permissions=frozenset(Permission))
-        self._closing = threading.Lock()
-        self._closed = False
         self._sweeping: Handle = timers.shared().start(SWEEP_S, _sweeper(self))
-        self._named({"tenant_id": tenant, "name": tenant})
+
+    def forked(self) -> None:
+        """Take note that this is a child's copy: it opens the file again when it is used.
+
+        SQLite's connections must not be carried over a fork, nor closed by the child, and a
+        fork takes no threads along; so what the parent opened is kept and never touched.
+        """
+        _left.append((self._store, self._batcher, self._authority))
+        self._opening = threading.Lock()
+        self._inherited = True
+
+    def _ready(self) -> None:
+        """Make sure that the file was opened, and by this process.
+
+        Raises:
+            LedgerClosed: the client was closed.
+            StoreUnusable: a forked child cannot open it.
+        """
+        if self._closed:
+            raise LedgerClosed(
+                f"the client of tenant {self.tenant} is closed and sent nothing; open another with "
+                "CyclesClient.embedded or AsyncCyclesClient.embedded"
+            )
+        if self._inherited:
+            with self._opening:
+                if self._inherited:
+                    self._open()
 
     def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call; never raises `Exception`."""
@@ -164,6 +204,7 @@ class EmbeddedLedger:
     @property
     def reader(self) -> Reader:
         """What the ledger says, for a program that audits its own."""
+        self._ready()
         return self._store.reader
 
     def _budget(self, scope: str | None, unit: str) -> dict[str, str]:
@@ -176,15 +217,15 @@ class EmbeddedLedger:
 
     def close(self) -> None:
         """Finish what was accepted and let go of the file."""
-        with self._closing:
+        with self._opening:
             if self._closed:
                 return
             self._closed = True
-        self._sweeping.cancel()
-        self._batcher.close()
-        self._store.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        if not self._inherited:
+            self._sweeping.cancel()
+            self._batcher.close()
+            self._store.close()
+        self._vanish()
 
     def sweep(self) -> None:
         """Expire leases that are over; a server has a job for it, a process has this."""
@@ -204,6 +245,10 @@ class EmbeddedLedger:
         query: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
     ) -> CyclesResponse:
+        try:
+            self._ready()
+        except (LedgerClosed, StoreError) as error:
+            return CyclesResponse.transport_error(error)
         request_id, trace_id = ids.new_id(self._clock.now_ms()), ids.new_trace_id()
         asked = Asked(principal, request_id, trace_id, body, query=query or {}, path=path or {})
         headers = {"x-request-id": request_id, "x-cycles-trace-id": trace_id}
@@ -239,6 +284,22 @@ class AsyncEmbeddedLedger:
         return self.ledger
 
 
+_live: weakref.WeakSet[EmbeddedLedger] = weakref.WeakSet()
+_left: list[object] = []
+"""What a forked child has of its parent's, kept from being closed."""
+
+
+def _after_fork() -> None:
+    for ledger in _live:
+        ledger.forked()
+
+
+def _vanish(folder: str | None, owner: int) -> None:
+    """Remove the folder of a ledger in memory; a forked child leaves its parent's alone."""
+    if folder is not None and os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _sweeper(ledger: EmbeddedLedger) -> Callable[[], Any]:
     """Return a step that sweeps for as long as somebody holds the ledger."""
     held = weakref.ref(ledger)
@@ -264,3 +325,7 @@ def _amount(allocated: str | int, unit: Unit | str | None) -> dict[str, Any]:
         counted, amount = money.parse(allocated, None if unit is None else Unit(unit))
         return {"unit": counted.value, "amount": amount}
     return {"unit": str(unit or Unit.USD_MICROCENTS), "amount": allocated}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

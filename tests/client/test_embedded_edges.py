@@ -1,0 +1,171 @@
+"""What becomes of an embedded ledger at its ends: closing, forks, threads, and wrong files."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import bursar
+from bursar import AsyncCyclesClient, CyclesClient, CyclesTransportError
+from bursar.ledger.ports import StoreUnusable
+
+ENDS_WITHIN_S = 60
+FORKED = """
+import os, sys
+from bursar import CyclesClient
+
+def spend(client, count):
+    for _ in range(count):
+        client.reserve(estimate=5, unit="TOKENS").commit(3)
+
+client = CyclesClient.embedded(sys.argv[1])
+client.create_budget("10k tokens")
+spend(client, 1)
+children = []
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        spend(client, 10)
+        if _:
+            client.close()
+        sys.exit(0)
+    children.append(child)
+spend(client, 10)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+spend(client, 1)
+(balance,) = client.typed.iter_balances(tenant="default")
+print(balance.spent.amount, balance.reserved.amount)
+client.close()
+"""
+
+
+def run(program: str, *arguments: str) -> str:
+    """Run a program and return what it printed."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": str(Path(bursar.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return ran.stdout.strip()
+
+
+@pytest.mark.parametrize("where", ["budget.db", ":memory:"])
+def test_forked_children_share_the_ledger(where: str, tmp_path: Path) -> None:
+    """A child opens the file for itself, and its end takes nothing from its parent."""
+    path = where if where == ":memory:" else str(tmp_path / where)
+    assert run(FORKED, path) == f"{3 * (1 + 3 * 10 + 10 + 1)} 0"
+
+
+def test_use_after_close_is_told(tmp_path: Path) -> None:
+    """Every method says that the client is closed; closing it again does nothing."""
+    client = CyclesClient.embedded(tmp_path / "budget.db")
+    client.create_budget("100 tokens")
+    client.close()
+    client.close()
+    answer = client.get_balances(tenant="default")
+    assert answer.is_transport_error
+    assert str(answer.error_message).startswith("the client of tenant default is closed and sent")
+    for use in (
+        lambda: client.reserve(estimate=1, unit="TOKENS"),
+        lambda: client.create_budget("1USD"),
+        lambda: client.credit_budget("1 token"),
+    ):
+        with pytest.raises(CyclesTransportError, match="default is closed and sent nothing; open"):
+            use()
+
+
+def test_async_use_after_close_is_told() -> None:
+    """The same for the other client."""
+
+    async def use() -> str | None:
+        client = AsyncCyclesClient.embedded(":memory:")
+        await client.aclose()
+        await client.aclose()
+        return (await client.get_balances(tenant="default")).error_message
+
+    assert "is closed and sent nothing" in str(asyncio.run(use()))
+
+
+def test_memory_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger in memory is gone with its client, closed or dropped."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with CyclesClient.embedded(":memory:") as client:
+        client.create_budget("1USD")
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_clients_of_one_process_share_a_file(tmp_path: Path) -> None:
+    """What one spends the other sees, and closing one leaves the other open."""
+    path = tmp_path / "budget.db"
+    with CyclesClient.embedded(path) as first:
+        first.create_budget("100 tokens")
+        with CyclesClient.embedded(path) as second:
+            second.reserve(estimate=60, unit="TOKENS").commit(60)
+        (balance,) = first.typed.iter_balances(tenant="default")
+        assert balance.remaining.amount == 40
+        first.reserve(estimate=40, unit="TOKENS").commit(40)
+
+
+def test_threads_share_a_client(tmp_path: Path) -> None:
+    """No update is lost, and nothing beyond the budget passes."""
+    with CyclesClient.embedded(tmp_path / "budget.db") as client:
+        client.create_budget("100 tokens")
+
+        def spend(_: int) -> bool:
+            try:
+                client.reserve(estimate=1, unit="TOKENS").commit(1)
+            except bursar.BudgetExceededError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            passed = list(pool.map(spend, range(120)))
+        (balance,) = client.typed.iter_balances(tenant="default")
+    assert (sum(passed), balance.spent.amount, balance.remaining.amount) == (100, 100, 0)
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE notes (text)")
+    database.close()
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"this is no database, and never was one. " * 100)
+
+
+def newer(path: Path) -> None:
+    CyclesClient.embedded(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 9999")
+    database.close()
+
+
+@pytest.mark.parametrize("spoil", [foreign, corrupt, newer])
+def test_wrong_file_is_refused_and_left_alone(spoil: object, tmp_path: Path) -> None:
+    """The error names the file, and whatever it was it still is."""
+    path = tmp_path / "budget.db"
+    assert callable(spoil)
+    spoil(path)
+    before = path.read_bytes()
+    for kind in (CyclesClient, AsyncCyclesClient):
+        with pytest.raises(StoreUnusable, match=r"budget\.db"):
+            kind.embedded(path)
+    assert path.read_bytes() == before
+
+
+def test_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    """A mistyped path creates no folders."""
+    with pytest.raises(StoreUnusable, match="nowhere does not exist; create it first"):
+        CyclesClient.embedded(tmp_path / "nowhere" / "budget.db")
