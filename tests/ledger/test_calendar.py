@@ -77,9 +77,19 @@ def test_periods_tile_time(every: Every, zone: str, at_ms: int) -> None:
     assert calendar.around(every, where, end - 1) == (start, end)
     following = calendar.around(every, where, end)
     assert following[0] == end
-    if every is not Every.HOUR:
-        assert calendar.count(every, where, start, end) == 1
-        assert calendar.count(every, where, start, following[1]) == 2
+    assert calendar.count(every, where, start, end) == 1
+    assert calendar.count(every, where, start, following[1]) == 2
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Australia/Lord_Howe"])
+def test_many_hours_are_counted_as_one_by_one(zone: str) -> None:
+    """Over a year, whose clocks change twice: in Lord Howe an hour then lasts for 90 minutes."""
+    where = calendar.zone(zone)
+    first = edge = calendar.around(Every.HOUR, where, ms("2026-01-01"))[0]
+    steps = 0
+    while edge < ms("2027-01-01"):
+        edge, steps = calendar.around(Every.HOUR, where, edge)[1], steps + 1
+    assert calendar.count(Every.HOUR, where, first, edge) == steps
 
 
 @given(st.sampled_from(ZONES), st.integers(ms("1995-01-01"), ms("2037-01-01")))

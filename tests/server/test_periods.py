@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from bursar.ledger.audit import audit
+from bursar.storage.sqlite.store import SqliteStore
 from bursar.wire.admin import BudgetPeriodResponse
 from server.world import Server, Tenant, amount, fresh, started
 
@@ -181,3 +183,8 @@ def test_a_boundary_while_the_server_is_down_is_crossed_at_the_next_start(tmp_pa
         body = {"idempotency_key": fresh("k"), "actual": {**amount(8), "unit": "TOKENS"}}
         assert again.call("POST", f"/v1/reservations/{held}/commit", body).status_code == 200
         assert budget(again)["reserved"]["amount"] == 0
+    store = SqliteStore.open(server.store)
+    try:
+        assert audit(store.reader).findings == ()
+    finally:
+        store.close()

@@ -27,6 +27,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
 HOUR = timedelta(hours=1)
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 MONTHS = {Every.MONTH: 1, Every.QUARTER: 3, Every.YEAR: 12}
 DAYS = {Every.DAY: 1, Every.WEEK: 7}
 
@@ -61,7 +62,7 @@ def around(every: Every, where: ZoneInfo, at_ms: int) -> tuple[int, int]:
 def count(every: Every, where: ZoneInfo, from_ms: int, to_ms: int) -> int:
     """Return how many periods lie from one boundary to a later one."""
     if every is Every.HOUR:
-        return round((to_ms - from_ms) / HOUR_MS)
+        return _hours(where, from_ms, to_ms)
     first, last = (_floor(every, _local(where, at_ms).date()) for at_ms in (from_ms, to_ms))
     if every in MONTHS:
         months = (last.year - first.year) * 12 + last.month - first.month
@@ -70,6 +71,20 @@ def count(every: Every, where: ZoneInfo, from_ms: int, to_ms: int) -> int:
         return (last - first).days // 7
     dates = [first + timedelta(days=n) for n in range((last - first).days)]
     return len({_midnight(day, where) for day in dates} - {to_ms})
+
+
+def _hours(where: ZoneInfo, from_ms: int, to_ms: int) -> int:
+    """Count hours a day at a time, and one by one on a day on which the clocks change."""
+    counted, at_ms = 0, from_ms
+    while at_ms < to_ms:
+        next_ms = min(at_ms + DAY_MS, to_ms)
+        if _local(where, at_ms).utcoffset() == _local(where, next_ms).utcoffset():
+            counted += (next_ms - at_ms) // HOUR_MS
+        else:
+            next_ms = around(Every.HOUR, where, at_ms)[1]
+            counted += 1
+        at_ms = next_ms
+    return counted
 
 
 def _edges(every: Every, where: ZoneInfo, at_ms: int) -> set[int]:
