@@ -82,7 +82,7 @@ def test_freeze_and_unfreeze(operator: Any, budget: str) -> None:
     """Freezing says how to undo it; doing it twice is refused."""
     ran = operator("budget", "freeze", budget, "--reason", "a loop")
     assert "FROZEN" in ran.out
-    assert f"bursar budget unfreeze {budget}" in ran.out
+    assert f"undo: bursar budget unfreeze {budget} --unit USD_MICROCENTS\n" in ran.out
     assert operator("budget", "freeze", budget).code == EXIT_REFUSED
     assert operator("budget", "unfreeze", budget, "--json").document["status"] == "ACTIVE"
 

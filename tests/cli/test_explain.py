@@ -3,6 +3,8 @@
 import itertools
 import json
 import shlex
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +74,17 @@ class World:
                 "action": {"kind": "llm", "name": "m"},
                 "actual": {"unit": UNIT, "amount": amount},
                 "overage_policy": overage,
+            },
+        )
+
+    def reserve(self, agent: str, key: str) -> Any:
+        return self.act(
+            "/v1/reservations",
+            {
+                "idempotency_key": key,
+                "subject": {"tenant": self.tenant, "agent": agent},
+                "action": {"kind": "llm", "name": "m"},
+                "estimate": {"unit": UNIT, "amount": 4},
             },
         )
 
@@ -251,6 +264,60 @@ def test_nothing_is_held_and_no_limit_is_used_up(world: World) -> None:
         },
     )
     assert reserved["decision"] == "ALLOW"
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_a_rate_limit_that_is_used_up_is_a_denial(world: World, with_key: bool) -> None:
+    """The ledger would answer 429 until the minute is over; other scopes have their own count."""
+    world.budget(1_000)
+    rates = {"rate_limits": {"max_reservations_per_minute": 2}}
+    body = {"tenant_id": world.tenant, "name": "p", "scope_pattern": "agent:*"} | rates
+    world.admin("POST", "/v1/admin/policies", body)
+    if time.time() % 60 > 50:
+        time.sleep(60 - time.time() % 60)  # the minute must not end within the test
+    for number in range(2):
+        used = world.asked(code=EXIT_OK, with_key=with_key)["rate_limit"]
+        assert (used["counted"], used["max_reservations_per_minute"]) == (number, 2)
+        for agent in ("bot", "other"):
+            world.reserve(agent, f"{agent}-{number}")
+    said = world.asked(code=EXIT_FAILED, with_key=with_key)
+    assert (said["decision"], said["reason_code"]) == ("DENY", "LIMIT_EXCEEDED")
+    assert said["decided_by"] == "rules"
+    assert (said["commands"], said["fits"]) == ([], None)
+    assert "send the same request again in" in said["message"]
+    with pytest.raises(urllib.error.HTTPError, match="429"):
+        world.reserve("bot", "one-too-many")
+    free = world.explain("4tokens", "--subject", f"{world.bot}2", code=EXIT_OK, with_key=with_key)
+    assert free["rate_limit"]["counted"] == 0
+
+
+def test_a_key_that_may_not_count_is_told_so(world: World) -> None:
+    world.budget(1_000)
+    rates = {"rate_limits": {"max_reservations_per_minute": 2}}
+    body = {"tenant_id": world.tenant, "name": "p", "scope_pattern": "agent:*"} | rates
+    world.admin("POST", "/v1/admin/policies", body)
+    may = ["reservations:create", "balances:read", "policies:read"]
+    body = {"tenant_id": world.tenant, "name": "few", "permissions": may}
+    key = world.admin("POST", "/v1/admin/api-keys", body)["key_secret"]
+    said = world.explain("4tokens", "--subject", world.bot, "--api-key", key, code=EXIT_OK)
+    assert "reservations:list" in said["notes"][0]
+
+
+def test_a_wrong_unit_has_its_reason_without_the_server(world: World) -> None:
+    another_unit(world)
+    said = world.asked(code=EXIT_FAILED, with_key=False)
+    assert (said["reason_code"], said["decided_by"]) == ("UNIT_MISMATCH", "rules")
+
+
+def test_a_tenant_that_does_not_exist_is_made_first(world: World) -> None:
+    ghost = f"ghost-{next(_numbers)}"
+    words = ("4tokens", "--subject", f"tenant:{ghost}/agent:bot")
+    said = world.explain(*words, code=EXIT_FAILED, with_key=False)
+    assert said["message"].startswith(f"Tenant {ghost} does not exist")
+    assert said["commands"][0] == f"bursar tenant create {ghost}"
+    for command in said["commands"]:
+        assert world.run(*shlex.split(command)[1:]).code == EXIT_OK, command
+    assert world.explain(*words, code=EXIT_OK, with_key=False)["decision"] == "ALLOW"
 
 
 def test_a_tenants_own_key_is_enough(world: World) -> None:

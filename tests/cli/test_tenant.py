@@ -67,7 +67,7 @@ def test_update_suspend_reactivate(operator: Any) -> None:
     assert ran.document["max_reservation_extensions"] == 3
     suspended = operator("tenant", "suspend", "changed")
     assert "SUSPENDED" in suspended.out
-    assert "bursar tenant reactivate" in suspended.out
+    assert "undo: bursar tenant reactivate changed\n" in suspended.out
     assert operator("tenant", "reactivate", "changed", "--json").document["status"] == "ACTIVE"
     assert operator("tenant", "update", "changed").code == 2
 

@@ -1,4 +1,4 @@
-"""`bursar audit`: its commands, each imported only when it is called.
+"""`bursar audit`: its commands.
 
 The rule that lives here: what the group is for is said once, where its commands are named.
 """
@@ -6,6 +6,9 @@ The rule that lives here: what the group is for is said once, where its commands
 from __future__ import annotations
 
 from cyclopts import App
+
+from bursar.cli.audit.listing import list_
+from bursar.cli.audit.verify import verify
 
 ABOUT = """See who did what, and prove that the ledger is whole.
 
@@ -17,5 +20,5 @@ Example: bursar audit verify backup.db
 """
 
 app = App(name="audit", help=ABOUT)
-app.command("bursar.cli.audit.listing:list_", name="list")
-app.command("bursar.cli.audit.verify:verify", name="verify")
+app.command(list_, name="list")
+app.command(verify)

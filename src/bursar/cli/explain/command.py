@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import Group, Parameter
-from rich.text import Text
 
-from bursar import ids, money
+from bursar import ids
 from bursar.cli.exits import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, CommandError
 from bursar.cli.explain import facts as facts_of
 from bursar.cli.explain.question import Question, asked, recorded
-from bursar.cli.explain.verdict import PASSES, Scope, Verdict, judge, written
+from bursar.cli.explain.telling import tell
+from bursar.cli.explain.verdict import Scope, Verdict, judge, without_tenant
 from bursar.cli.remote.caller import As, Caller
 from bursar.cli.remote.options import HERE, Flag, Remote
-from bursar.cli.remote.show import Column, Show
 from bursar.core.state import Policy
+from bursar.core.throttle import WINDOW_MS
 from bursar.vocabulary import SCOPE_KINDS, Decision, ErrorCode, Unit
+from bursar.wire.timestamps import format_timestamp
 
 Json = dict[str, Any]
 SUBJECT = Group("Who asks", sort_key=10)
@@ -97,10 +98,13 @@ def explain(
         question = recorded(reservation_request)
     with remote.connected() as caller:
         server = None if rules_only else _decided(caller, question)
-        facts = facts_of.gather(caller, question)
-    verdict = judge(facts.snapshot, question, time.time_ns() // 1_000_000)
+        now_ms = time.time_ns() // 1_000_000
+        facts = facts_of.gather(caller, question, now_ms)
+    verdict = judge(facts.snapshot, question, now_ms)
+    if facts.tenant_is_unknown:
+        verdict = without_tenant(verdict, question.tenant)
     document = _document(question, server, verdict, facts.notes)
-    _tell(document, question, verdict, remote.show)
+    tell(document, question, verdict, remote.show)
     return EXIT_FAILED if document["decision"] == Decision.DENY else EXIT_OK
 
 
@@ -133,13 +137,16 @@ def _document(question: Question, server: Json | None, verdict: Verdict, notes: 
     if ours is Decision.ALLOW and verdict.policy is not None and verdict.policy.caps:
         ours = Decision.ALLOW_WITH_CAPS
     decision = server["decision"] if server is not None else ours.value
+    if verdict.reason_code == ErrorCode.LIMIT_EXCEEDED and decision != Decision.DENY:
+        # The server's decision knows no rate limits; the reservation itself would meet it.
+        server, decision = None, ours.value
     if decision != ours:
         notes = [
             *notes,
             f"the server says {decision}, what can be read says {ours.value}: it changed "
             "meanwhile, or this key cannot read all of it; try the admin key",
         ]
-    denial = verdict.denial or {}
+    denied = decision == Decision.DENY
     return {
         "tenant": question.tenant,
         "scope_path": question.path[-1],
@@ -147,15 +154,28 @@ def _document(question: Question, server: Json | None, verdict: Verdict, notes: 
         "asked": {"unit": question.unit.value, "amount": question.estimate_amount},
         "decision": decision,
         "decided_by": "rules" if server is None else "server",
-        "reason_code": (server or denial).get("reason_code"),
+        "reason_code": (server or {}).get("reason_code")
+        or (verdict.reason_code if denied else None),
         "caps": _caps(server, verdict),
         "scopes": [_scope(one, question.unit) for one in verdict.scopes],
         "policy": None if verdict.policy is None else _policy(verdict.policy),
+        "rate_limit": _limit(verdict),
         "deny_detail": (server or {}).get("deny_detail") or verdict.denial,
         "message": verdict.message,
         "commands": list(verdict.commands),
         "fits": verdict.fits,
         "notes": notes,
+    }
+
+
+def _limit(verdict: Verdict) -> Json | None:
+    limit = verdict.limit
+    if limit is None:
+        return None
+    return {
+        "max_reservations_per_minute": limit.per_minute_max,
+        "counted": limit.counted,
+        "window_ends_at": format_timestamp(limit.window_start_ms + WINDOW_MS),
     }
 
 
@@ -198,78 +218,3 @@ def _policy(rules: Policy) -> Json:
         "max_reservations_per_minute": rules.rates.reservations_per_minute_max,
         "max_commits_per_minute": rules.rates.commits_per_minute_max,
     }
-
-
-def _tell(document: Json, question: Question, verdict: Verdict, show: Show) -> None:
-    """Show it: a line for each scope, the policy, the decision, the way through."""
-    if show.as_json:
-        show.document(document)
-        return
-    size = money.show(question.estimate_amount, question.unit)
-    show.text(f"{size} for {question.path[-1]}", style="bold")
-    show.console.print(show.table(document["scopes"], _columns(question.unit)))
-    facts: list[tuple[str, str | Text]] = []
-    if verdict.policy is not None:
-        facts.append(("policy", _ruled(verdict.policy)))
-    denied = document["decision"] == Decision.DENY
-    by = "the server" if document["decided_by"] == "server" else "the ledger's rules"
-    reason = f": {document['reason_code']}" if denied else ""
-    said = Text(f"{document['decision']}{reason}", style="bold red" if denied else "bold green")
-    facts.append(("decision", said.append(f" (by {by})", style="dim")))
-    if document["caps"]:
-        facts.append(("caps", json.dumps(document["caps"])))
-    if verdict.message and denied:
-        facts.append(("why", verdict.message))
-    fix = (document["deny_detail"] or {}).get("suggested_fix")
-    if fix:
-        facts.append(("fix", fix))
-    facts += [("run", command) for command in verdict.commands]
-    if verdict.fits is not None:
-        facts.append(("or ask for", f"at most {written(verdict.fits, question.unit)}"))
-    facts += [("note", note) for note in document["notes"]]
-    show.result({}, "", facts)
-
-
-def _columns(unit: Unit) -> tuple[Column, ...]:
-    def amount(name: str, title: str | None = None) -> Column:
-        def cell(row: Json) -> str:
-            return money.show(row[name], unit) if row["budget"] and row[name] else ""
-
-        return Column(title or name, cell, number=True, extra=name != "remaining")
-
-    def remaining(row: Json) -> str:
-        if row["budget"]:
-            return money.show(row["remaining"], unit)
-        others = ", ".join(row["other_units"])
-        return f"none in {unit.value}" + (f"; there is one in {others}" if others else "")
-
-    def verdict(row: Json) -> Text:
-        said = row["verdict"]
-        style = {PASSES: "green", "no budget": "dim"}.get(said, "bold red")
-        return Text(said, style=style)
-
-    return (
-        Column("scope", lambda row: row["scope"]),
-        Column("status", lambda row: row.get("status", "")),
-        Column("remaining", remaining, number=True),
-        amount("reserved"),
-        amount("debt"),
-        Column("verdict", verdict),
-    )
-
-
-def _ruled(rules: Policy) -> str:
-    """Return what the policy that counts says, in a line."""
-    said = []
-    if rules.caps:
-        said.append(f"caps {rules.caps}")
-    if rules.overage_policy:
-        said.append(f"overage {rules.overage_policy.value}")
-    if rules.rates.reservations_per_minute_max:
-        said.append(f"{rules.rates.reservations_per_minute_max} reservations per minute")
-    if rules.rates.commits_per_minute_max:
-        said.append(f"{rules.rates.commits_per_minute_max} commits per minute")
-    if rules.lease.ttl_max_ms:
-        said.append(f"leases of at most {rules.lease.ttl_max_ms} ms")
-    what = ", ".join(said) or "nothing about this"
-    return f"{rules.name} ({rules.scope_pattern}, priority {rules.priority}): {what}"

@@ -17,14 +17,21 @@ from typing import Any
 from bursar import money
 from bursar.authority import refusals
 from bursar.cli.explain.question import Question
-from bursar.core import policy
+from bursar.core import policy, throttle
 from bursar.core.commands import Fund
 from bursar.core.execute import execute
 from bursar.core.outcomes import Changes, Refused
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget, Policy
 from bursar.core.verbs import reserve
-from bursar.vocabulary import BudgetStatus, ErrorCode, FundOperation, TenantStatus, Unit
+from bursar.vocabulary import (
+    BudgetStatus,
+    ErrorCode,
+    FundOperation,
+    MeterKind,
+    TenantStatus,
+    Unit,
+)
 
 STEPS_MAX = 20
 PASSES = "passes"
@@ -45,30 +52,38 @@ class Verdict:
     """Why the request is denied, and the way through.
 
     `commands` are to be run in order; empty if it passes, or if nothing can help. `fits` is
-    the largest estimate that would pass as things are, where a smaller one would help.
+    the largest estimate that would pass as things are, where a smaller one would help. `limit`
+    is the policy's rate limit with what it has counted this minute.
     """
 
     scopes: Sequence[Scope]
     policy: Policy | None
+    reason_code: str | None
     denial: dict[str, Any] | None
     message: str | None
     commands: Sequence[str]
     fits: int | None
+    limit: throttle.Limit | None
 
 
 def judge(snapshot: Snapshot, question: Question, now_ms: int) -> Verdict:
     """Return what the ledger's rules say of a question, from these records."""
     outcome = _climb(snapshot, question, now_ms)
     rules = policy.governing(snapshot.owned_policies(question.tenant), question.path[-1], now_ms)
+    limit = throttle.limit(snapshot, rules, question.path[-1], MeterKind.RESERVE, now_ms)
+    if not isinstance(outcome, Refused) and limit is not None and limit.reached:
+        outcome = limit.refusal(now_ms)  # last, because it is over without anybody's help
     refused = outcome if isinstance(outcome, Refused) else None
     details = refusals.details(refused) if refused is not None else None
     return Verdict(
         [_scope(snapshot, question, scope, now_ms) for scope in question.path],
         rules,
+        None if refused is None else refused.reason_code,
         None if details is None else details.get("deny_detail", details),
         None if refused is None else refused.message,
         _way_through(snapshot, question, now_ms),
         _fits(snapshot, question, now_ms) if refused is not None else None,
+        limit,
     )
 
 
@@ -142,6 +157,15 @@ def _step(snapshot: Snapshot, question: Question, refused: Refused, now_ms: int)
     ):
         return _fund(snapshot, budget, question.estimate_amount, now_ms)
     return None
+
+
+def without_tenant(verdict: Verdict, tenant: str) -> Verdict:
+    """Return a verdict for a tenant that does not exist: that is the first thing to change."""
+    return replace(
+        verdict,
+        message=f"Tenant {tenant} does not exist, so it has no budget",
+        commands=[_words("tenant", "create", tenant), *verdict.commands],
+    )
 
 
 def _create(snapshot: Snapshot, question: Question) -> str:

@@ -226,7 +226,8 @@ def freeze(
         Why; it stays in the log.
     """
     row = _turn(remote, "freeze", scope, unit, reason)
-    _result(remote, row, f"budget {scope} is frozen; undo: bursar budget unfreeze {scope}")
+    undo = f"bursar budget unfreeze {scope} --unit {row.get('unit')}"
+    _result(remote, row, f"budget {scope} is frozen; undo: {undo}")
 
 
 @app.command

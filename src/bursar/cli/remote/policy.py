@@ -27,10 +27,10 @@ ABOUT = """A policy rules what requests under matching scopes may do: caps, leas
 
 One policy counts for a request: the one that matches the deepest scope, then the highest
 priority. Policies are not merged; what one leaves out, budget and tenant say. A pattern is a path
-(tenant:acme/agent:bot), everything below one (tenant:acme/*), or every scope with a segment
-(agent:*).
+(`tenant:acme/agent:bot`), everything below one (`tenant:acme/*`), or every scope with a segment
+(`agent:*`).
 
-Example: bursar policy create slow-crawler agent:crawler --tenant acme --reservations-per-minute 60
+Example: bursar policy create slow tenant:acme/agent:bot --tenant acme --reservations-per-minute 60
 """
 
 app = App(name="policy", help=ABOUT)

@@ -216,7 +216,8 @@ def suspend(tenant_id: str, /, *, remote: Remote = HERE) -> None:
     """
     with remote.connected() as caller:
         row = _patch(caller, tenant_id, {"status": TenantStatus.SUSPENDED})
-    _result(remote, row, f"tenant {tenant_id} suspended; undo: bursar tenant reactivate")
+    undo = f"bursar tenant reactivate {tenant_id}"
+    _result(remote, row, f"tenant {tenant_id} suspended; undo: {undo}")
 
 
 @app.command
