@@ -17,9 +17,9 @@ called. What follows from how the action ended:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Token
-from typing import Any
+from typing import Any, TypeVar
 
 from bursar.client import context as contexts
 from bursar.client.context import CyclesContext
@@ -28,6 +28,7 @@ from bursar.client.held import Engine, Held
 from bursar.client.opening import Opened, Plan, open_reservation
 from bursar.client.settling import Step
 
+T = TypeVar("T")
 log = logging.getLogger("bursar.client")
 
 
@@ -91,10 +92,37 @@ class GuardedAction:
             token, self._token = self._token, None
             contexts.leave(token)
 
+    def within(self, step: Callable[[], T]) -> T:
+        """Run one step of the action with its reservation as the current one."""
+        self.enter()
+        try:
+            return step()
+        finally:
+            self.leave()
+
+    async def within_async(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Run one step of the action with its reservation as the current one."""
+        self.enter()
+        try:
+            return await step()
+        finally:
+            self.leave()
+
     async def succeed(
-        self, cost: Cost, metrics: Mapping[str, Any] | None = None, *, keep: bool = True
+        self,
+        cost: Cost,
+        metrics: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        keep: bool = True,
     ) -> Step | None:
         """Commit what the action cost; None if it was ended by hand before.
+
+        Args:
+            cost: what it cost.
+            metrics: what was measured; None is what the context says.
+            metadata: what to keep with the commit, besides what the context says.
+            keep: whether a commit that settles nothing is asked again in the background.
 
         Raises:
             HeartbeatLost: the lease was lost and the policy says to fail; after the commit.
@@ -102,10 +130,10 @@ class GuardedAction:
         held = self.held
         if not held.claim():
             return None
-        elapsed_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
-        said = metrics if metrics is not None else metrics_of(held.context, elapsed_ms)
-        metadata = {**metadata_of(held.context), **cost.metadata}
-        step = await held.settle(cost.amount, said, metadata, keep=keep)
+        said = {**metadata_of(held.context.commit_metadata), **metadata_of(metadata)}
+        step = await held.settle(
+            cost.amount, self._measured(metrics), {**said, **cost.metadata}, keep=keep
+        )
         if not step.outcome.settled and not keep:
             held.reopen()
         held.raise_if_lost()
@@ -116,7 +144,7 @@ class GuardedAction:
         reason: str,
         *,
         maybe_spent: bool = False,
-        metrics: Mapping[str, Any] | None = None,
+        metrics: Any = None,
     ) -> None:
         """End after the action raised: commit what is known to be spent, or release.
 
@@ -124,16 +152,15 @@ class GuardedAction:
             reason: why, for the server's record.
             maybe_spent: whether something may have been spent although no cost is known;
                 then nothing is sent, and the hold stays until the lease ends.
-            metrics: what was measured, if not the context's.
+            metrics: what was measured; None is what the context says.
         """
         held = self.held
         spent = held.context.spent
         if not held.claim():
             return
         if spent is not None:
-            elapsed_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
-            said = metrics if metrics is not None else metrics_of(held.context, elapsed_ms)
-            await held.settle(spent, said, {**metadata_of(held.context), "action_ended": reason})
+            said = {**metadata_of(held.context.commit_metadata), "action_ended": reason}
+            await held.settle(spent, self._measured(metrics), said)
         elif maybe_spent:
             log.error(
                 "reservation %s: the action ended early (%s) and what it spent is unknown; it is "
@@ -143,3 +170,8 @@ class GuardedAction:
             )
         else:
             await held.give_back(reason)
+
+    def _measured(self, metrics: Any) -> dict[str, Any]:
+        """Return the metrics to commit: those given, else those of the context."""
+        elapsed_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
+        return metrics_of(self.held.context.metrics if metrics is None else metrics, elapsed_ms)

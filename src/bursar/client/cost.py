@@ -7,12 +7,12 @@ that cannot be computed is the estimate, and the commit says so in its metadata
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bursar.client.context import CyclesContext
 from bursar.vocabulary import AMOUNT_MAX
 
 ESTIMATED = {"actual_source": "estimate"}
@@ -55,36 +55,43 @@ def actual_cost(actual: ActualCost, result: object, estimate: int) -> Cost:
     return Cost(value)
 
 
-def metrics_of(context: CyclesContext, elapsed_ms: int) -> dict[str, Any]:
-    """Return the metrics to commit: the action's own, with its latency if it gave none."""
-    from pydantic import ValidationError
+def metrics_of(given: Any, elapsed_ms: int) -> dict[str, Any]:
+    """Return the metrics to commit: what was measured, with the latency if it has none.
 
+    Args:
+        given: `CyclesMetrics`, a mapping of its fields, or nothing; anything else is left out.
+        elapsed_ms: how long the action took.
+    """
     from bursar.client.models import CyclesMetrics
 
-    given: Any = context.metrics
     try:
         fields = given.model_dump(exclude_none=True) if hasattr(given, "model_dump") else given
-        metrics = CyclesMetrics.model_validate(fields or {})
-    except (ValidationError, TypeError, ValueError) as error:
-        log.error("metrics of reservation %s left out: %s", context.reservation_id, error)
+        metrics = CyclesMetrics.model_validate(dict(fields or {}))
+    except (TypeError, ValueError) as error:  # a pydantic ValidationError is a ValueError
+        log.error("metrics left out of a commit: %s", error)
         metrics = CyclesMetrics()
-    if metrics.latency_ms is None:
-        metrics = metrics.model_copy(update={"latency_ms": elapsed_ms})
-    if not metrics.custom:
-        metrics = metrics.model_copy(update={"custom": None})
-    return metrics.model_dump(mode="json", exclude_none=True)
+    latency_ms = elapsed_ms if metrics.latency_ms is None else metrics.latency_ms
+    custom = metadata_of(metrics.custom) or None
+    metrics = metrics.model_copy(update={"latency_ms": latency_ms, "custom": custom})
+    return metadata_of(metrics.model_dump(exclude_none=True))
 
 
-def metadata_of(context: CyclesContext) -> dict[str, Any]:
-    """Return the metadata that the action put into its context, if it can travel as JSON."""
-    import json
-
-    given: Any = context.commit_metadata
-    if not given:
-        return {}
+def metadata_of(given: Any) -> dict[str, Any]:
+    """Return what an action wrote for its commit, if it can travel as JSON."""
     try:
-        found = json.loads(json.dumps(given, allow_nan=False))
-        return found if isinstance(found, dict) else {}
-    except (TypeError, ValueError, RecursionError) as error:
-        log.error("commit metadata of %s left out: %s", context.reservation_id, error)
+        return json_values(given or {})
+    except ValueError as error:
+        log.error("left out of a commit: %s", error)
         return {}
+
+
+def json_values(given: Any, name: str = "metadata") -> dict[str, Any]:
+    """Return a mapping as JSON values.
+
+    Raises:
+        ValueError: it is no mapping, or holds what JSON cannot say.
+    """
+    try:
+        return dict(json.loads(json.dumps(dict(given), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must be a mapping of JSON values: {error}") from error

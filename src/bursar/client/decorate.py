@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bursar.client import defaults
+from bursar.client.guarded import Pricing
 from bursar.client.options import Options
-from bursar.client.wrapping import Pricing, guard
+from bursar.client.wrapping import guard
 from bursar.vocabulary import Unit
 
 if TYPE_CHECKING:

@@ -122,18 +122,13 @@ class _Guard:
         if self.finalized:
             raise CyclesError(f"{self.NAME} already finalized")
         cost, own_metrics, own_metadata = self._cost(actual)
-        if metrics is not None:
-            self._held.context.metrics = metrics
-        elif own_metrics is not None:
-            self._held.context.metrics = own_metrics  # type: ignore[assignment] # checked when used
-        merged = {
-            **(self._held.context.commit_metadata or {}),
-            **(own_metadata or {}),
-            **(metadata or {}),
-        }
-        self._held.context.commit_metadata = merged or None
         keep = self._action.engine.config.on_commit_failure == "journal"
-        step = await self._action.succeed(cost, keep=keep)
+        step = await self._action.succeed(
+            cost,
+            own_metrics if metrics is None else metrics,
+            {**(own_metadata or {}), **(metadata or {})},
+            keep=keep,
+        )
         if step is None:
             raise CyclesError(f"{self.NAME} already finalized")
         if step.outcome.settled:

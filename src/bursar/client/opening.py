@@ -11,21 +11,22 @@ server has confirmed in full.
 | 200 that fits, a dry run | no reservation; the evaluation is the result |
 | no answer, 5xx, another 2xx | once more, same key; then refused |
 | 3xx, 4xx (429 too) | refused at once |
+
+An exception knows its key, and whether its outcome is known: a first answer that was lost
+may have reserved, unless the second refuses for a reason that only the ledger can give.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bursar.client import calls
 from bursar.client.exceptions import CyclesProtocolError, error_from_response
 from bursar.client.io import Io
-from bursar.client.outcome import Expected, classify
+from bursar.client.outcome import Expected, Outcome, classify
+from bursar.client.response import CyclesResponse
 from bursar.vocabulary import Decision
-
-if TYPE_CHECKING:
-    from bursar.client.response import CyclesResponse
 
 ATTEMPTS = 2
 FAILED = "Failed to create reservation"
@@ -103,41 +104,45 @@ async def open_reservation(io: Io, plan: Plan) -> Opened:
         CyclesTransportError: the server could not be reached twice.
     """
     call = calls.create_reservation(plan.body())
-    opened = await _ask(io, call)
+    opened = await _ask(io, call, plan.create_key)
     if not opened.allowed:
         prefix = "Dry-run denied" if plan.dry_run else "Reservation denied"
-        raise error_from_response(prefix, _as_response(opened))
+        denial = CyclesResponse.success(200, opened.body)
+        raise error_from_response(prefix, denial, idempotency_key=plan.create_key)
     if not plan.dry_run and not opened.reservation_id:
-        raise CyclesProtocolError("Reservation successful but reservation_id missing", status=200)
+        raise CyclesProtocolError(
+            "Reservation successful but reservation_id missing",
+            status=200,
+            idempotency_key=plan.create_key,
+            outcome_known=False,
+        )
     return opened
 
 
-async def _ask(io: Io, call: calls.Call) -> Opened:
-    for tries_left in reversed(range(ATTEMPTS)):
+async def _ask(io: Io, call: calls.Call, key: str) -> Opened:
+    for attempt in range(ATTEMPTS):
         sent_ms = io.monotonic_ms()
         response = await io.send(call)
-        if classify(response, Expected.CREATE).settled:
+        outcome = classify(response, Expected.CREATE)
+        if outcome.settled:
             return Opened(response.body or {}, sent_ms, io.monotonic_ms())
         unknown = response.is_transport_error or response.is_success or response.status >= 500
-        if not (unknown and tries_left):
-            raise _refused(response)
+        if not unknown or attempt == ATTEMPTS - 1:
+            raise _refused(outcome, key, known=not unknown and (attempt == 0 or outcome.final))
     raise AssertionError("the last try returns or raises")
 
 
-def _refused(response: CyclesResponse) -> CyclesProtocolError:
+def _refused(outcome: Outcome, key: str, *, known: bool) -> CyclesProtocolError:
+    response = outcome.response
     if response.is_success:
         return CyclesProtocolError(
             f"{FAILED}: two attempts did not produce a schema-valid HTTP 200 response",
             status=response.status,
             request_id=response.request_id,
+            idempotency_key=key,
+            outcome_known=False,
         )
-    if response.is_transport_error:
-        prefix = f"{FAILED}: remained ambiguous after same-key retry"
-        return error_from_response(prefix, response)
-    return error_from_response(FAILED, response)
-
-
-def _as_response(opened: Opened) -> CyclesResponse:
-    from bursar.client.response import CyclesResponse
-
-    return CyclesResponse.success(200, opened.body)
+    lost = ": remained ambiguous after same-key retry" if response.is_transport_error else ""
+    return error_from_response(
+        FAILED + lost, response, idempotency_key=key, outcome_known=None if known else False
+    )

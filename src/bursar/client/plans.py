@@ -13,6 +13,7 @@ from typing import Any
 
 from bursar.client import validation
 from bursar.client.config import CyclesConfig
+from bursar.client.cost import json_values
 from bursar.client.opening import Plan
 from bursar.vocabulary import SCOPE_KINDS, OveragePolicy, Unit
 
@@ -100,6 +101,6 @@ def make_plan(
         grace_period_ms=grace_period_ms,
         overage_policy=None if overage_policy is None else OveragePolicy(overage_policy).value,
         dry_run=dry_run,
-        metadata=dict(metadata) if metadata else None,
-        commit_metadata=dict(commit_metadata or {}),
+        metadata=json_values(metadata, "metadata") if metadata else None,
+        commit_metadata=json_values(commit_metadata or {}, "commit_metadata"),
     )

@@ -13,8 +13,14 @@ The rule that lives here: a stream settles when its block ends, once, with what 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from bursar.client.action import GuardedAction
@@ -126,24 +132,23 @@ class _Stream:
             raise CyclesError("a stream reservation is entered once; make a new one")
         self._entered = True
 
-    async def _exit(self, failed: bool) -> None:
-        """Settle after the block ended."""
-        usage, held = self.usage, self._action.held
-        cost: Cost | None
+    def _exit(self, failed: bool) -> Coroutine[Any, Any, None]:
+        """Return the settlement of the block; its cost is computed here, in the caller's code."""
+        usage, context = self.usage, self._action.held.context
+        metrics = None if context.metrics else metrics_of(usage)
         if not failed:
             cost = full_cost(usage, self._cost_fn, self._action.plan.estimate)
-        else:
-            cost = known_cost(usage, self._cost_fn) if usage.touched else None
-            if cost is not None:
-                held.context.spent = cost.amount
-        metrics = None if held.context.metrics else metrics_of(usage)
-        if failed:
-            await self._action.fail(FAILED, maybe_spent=usage.touched, metrics=metrics)
-        elif cost is not None:
-            step = await self._action.succeed(cost, metrics)
-            if step is not None:
-                self.settlement_error = unsettled(step, self.COMMIT_FAILED)
-        if self._raise and self.settlement_error is not None and not failed:
+            return self._commit(cost, metrics)
+        known = known_cost(usage, self._cost_fn) if usage.touched else None
+        if known is not None:
+            context.spent = known.amount
+        return self._action.fail(FAILED, maybe_spent=usage.touched, metrics=metrics)
+
+    async def _commit(self, cost: Cost, metrics: dict[str, Any] | None) -> None:
+        step = await self._action.succeed(cost, metrics)
+        if step is not None:
+            self.settlement_error = unsettled(step, self.COMMIT_FAILED)
+        if self._raise and self.settlement_error is not None:
             raise self.settlement_error
 
 
@@ -188,7 +193,8 @@ class AsyncStreamReservation(_Stream):
         """Reserve and keep the lease alive."""
         self._enter_once()
         opened = await self._client._supervisor.finish_or(self._action.ask(), self._action.abandon)
-        self._watch = TaskWatch(self._action, asyncio.current_task())
+        self._watch = TaskWatch(self._action, self._client._supervisor)
+        self._watch.attend()
         self._action.begin(opened, self._watch.lost)
         self._action.enter()
         return self
@@ -198,5 +204,5 @@ class AsyncStreamReservation(_Stream):
     ) -> None:
         """Settle."""
         self._action.leave()
-        await self._client._supervisor.finish(self._exit(kind is not None))
+        await self._watch.finish(self._exit(kind is not None))
         self._watch.explain(error)
