@@ -105,10 +105,12 @@ class ScriptedServer:
     """Answers calls, remembers them in order, and keeps what each reservation came to.
 
     `charged` and `released` hold what was committed or given back, by reservation id;
-    `events` the amounts of events. Safe to share between threads and event loops.
+    `events` the amounts of events. With `remaining` off, no answer has `remaining_ttl_ms`.
+    Safe to share between threads and event loops.
     """
 
     caps: dict[str, Any] | None = None
+    remaining: bool = True
     calls: list[Call] = field(default_factory=list)
     charged: dict[str, int] = field(default_factory=dict)
     released: dict[str, str | None] = field(default_factory=dict)
@@ -183,7 +185,7 @@ class ScriptedServer:
             found |= {"decision": "ALLOW_WITH_CAPS", "caps": self.caps}
         if not body.get("dry_run"):
             found["reservation_id"] = f"rsv_{len(self._held) + 1}"
-            found |= _lease(body.get("ttl_ms", 60_000))
+            found |= self._lease(body.get("ttl_ms", 60_000))
             self._held[found["reservation_id"]] = copy.deepcopy(call)
         return CyclesResponse.success(200, found)
 
@@ -200,7 +202,13 @@ class ScriptedServer:
         return CyclesResponse.success(200, {"status": status, "charged": body["actual"]})
 
     def _extend(self, call: Call, body: dict[str, Any]) -> CyclesResponse:
-        return CyclesResponse.success(200, {"status": "ACTIVE", **_lease(body["extend_by_ms"])})
+        return CyclesResponse.success(
+            200, {"status": "ACTIVE", **self._lease(body["extend_by_ms"])}
+        )
+
+    def _lease(self, ttl_ms: int) -> dict[str, Any]:
+        found = {"expires_at_ms": time.time_ns() // 1_000_000 + ttl_ms}
+        return {**found, "remaining_ttl_ms": ttl_ms} if self.remaining else found
 
     def _event(self, call: Call, body: dict[str, Any]) -> CyclesResponse:
         self.events.append(body["actual"]["amount"])
@@ -264,10 +272,6 @@ async def _until(true: Callable[[], bool]) -> None:
     give_up = time.monotonic() + WAIT_S_MAX
     while not true() and time.monotonic() < give_up:  # noqa: ASYNC110 - set by any thread
         await asyncio.sleep(LOOK_S)
-
-
-def _lease(ttl_ms: int) -> dict[str, Any]:
-    return {"expires_at_ms": time.time_ns() // 1_000_000 + ttl_ms, "remaining_ttl_ms": ttl_ms}
 
 
 def _refusal(status: int, code: str, message: str | None = None) -> CyclesResponse:

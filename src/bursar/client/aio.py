@@ -183,7 +183,9 @@ class AsyncCyclesClient:
             How many settlements are still unknown; the journal keeps them.
         """
         bound = self._config.retry_flush_timeout if timeout is None else timeout
-        return await self._engine.settler.flush(bound)
+        give_up = time.monotonic() + bound
+        running = await self._supervisor.drain(bound)  # what outlived a cancelled caller
+        return running + await self._engine.settler.flush(max(0.0, give_up - time.monotonic()))
 
     async def aclose(self) -> None:
         """Flush, stop asking, and let go of the connections; what is unknown stays journaled."""

@@ -54,8 +54,8 @@ class TaskWatch:
 
     def explain(self, error: BaseException | None) -> None:
         """Raise `HeartbeatLost` instead of a cancellation that came from here."""
-        failure = self._action.held.lost
-        if isinstance(error, asyncio.CancelledError) and failure is not None and self._withdraw():
+        failure, ours = self._action.held.lost, self._withdraw()
+        if isinstance(error, asyncio.CancelledError) and failure is not None and ours:
             raise HeartbeatLost(failure) from error
 
     async def finish(self, flow: Coroutine[Any, Any, T]) -> T:
@@ -69,6 +69,8 @@ class TaskWatch:
             if not self._withdraw():
                 raise
             return await asyncio.shield(settling)
+        finally:
+            self._withdraw()  # the action may have swallowed it
 
     def _withdraw(self) -> bool:
         """Take our cancellation back; return whether it was the only one."""

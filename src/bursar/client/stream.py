@@ -204,5 +204,8 @@ class AsyncStreamReservation(_Stream):
     ) -> None:
         """Settle."""
         self._action.leave()
-        await self._watch.finish(self._exit(kind is not None))
-        self._watch.explain(error)
+        if kind is None:
+            await self._watch.finish(self._exit(failed=False))
+        else:
+            await self._client._supervisor.finish(self._exit(failed=True))
+            self._watch.explain(error)
