@@ -195,6 +195,34 @@ DIFFERENCES = [
         "it may be all that is known about money that was spent",
         "test_journal.py::test_damage_is_set_aside_and_the_rest_loads",
     ),
+    Difference(
+        "`get_cycles_context()` after a nested guarded call",
+        "None",
+        "the outer reservation, as before the call",
+        "nesting must not hide who pays",
+        "test_context.py::test_the_outer_reservation_comes_back",
+    ),
+    Difference(
+        "guarded generators",
+        "committed when the generator object is made, before its first step",
+        "guarded until they are exhausted, closed or fail; chunks can be priced",
+        "what is guarded is the whole of the work",
+        "test_with_cycles.py::test_a_generator_is_settled_when_it_ends",
+    ),
+    Difference(
+        "a task that is cancelled while it commits or stops its heartbeat",
+        "nothing asks again before the next start; or the cancellation is swallowed",
+        "the cancellation goes on at once, the commit is finished and asked again",
+        "neither the spend nor the cancellation may be lost",
+        "test_cancellation.py::test_while_it_commits",
+    ),
+    Difference(
+        "metrics that are no `CyclesMetrics`",
+        "`AttributeError` after the work: neither journal nor commit",
+        "what does not fit is left out and logged; the commit is sent",
+        "the work is done, so its cost must be told",
+        "test_decorator.py::test_bad_metrics_never_lose_spend",
+    ),
 ]
 
 

@@ -40,6 +40,9 @@ class CyclesContext:
     commit_metadata: dict[str, Any] | None = None
     spent: int | None = field(default=None, repr=False)
     cancelled: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    _spending: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def has_caps(self) -> bool:
         """Return whether the action has limits to keep within."""
@@ -61,7 +64,8 @@ class CyclesContext:
         from bursar.client.validation import validate_non_negative
 
         validate_non_negative(amount, "amount")
-        self.spent = (self.spent or 0) + amount
+        with self._spending:  # several threads may run the action
+            self.spent = (self.spent or 0) + amount
 
 
 _current: ContextVar[CyclesContext | None] = ContextVar("bursar_context", default=None)
