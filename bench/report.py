@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import embedded
+import sdk
 from http_load import FIXED, LEAVES, RESERVE, SHARED, Figure
 
 Rounds = Sequence[Sequence[Figure]]
@@ -52,7 +53,9 @@ def share(rounds: Rounds, one: Figure, other: Figure) -> float:
     return round(median(rate(figures, one) / rate(figures, other) for figures in rounds), 4)
 
 
-def aims(rows: Sequence[dict[str, Any]], stored: dict[str, Any]) -> list[dict[str, Any]]:
+def aims(
+    rows: Sequence[dict[str, Any]], stored: dict[str, Any], client: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Return each aim with what was measured and whether it is reached."""
 
     def row(name: str, budget: str, clients: int) -> dict[str, Any]:
@@ -69,6 +72,7 @@ def aims(rows: Sequence[dict[str, Any]], stored: dict[str, Any]) -> list[dict[st
         ("large store, by a new one", stored["ratio"], ">=", 0.85),
         ("large store, start-up in ms", stored["start_up_ms"], "<=", 1_000),
         ("large store, memory in MiB", stored["memory_bytes"] / MIB, "<=", 250),
+        *sdk.aims(client),
     ]
     return [
         {
@@ -97,6 +101,7 @@ def show(document: dict[str, Any]) -> None:
         f"a new store), start-up {large['start_up_ms']:.0f} ms, memory "
         f"{large['memory_bytes'] / MIB:.0f} MiB, file {large['file_bytes'] / MIB:,.0f} MiB\n"
     )
+    sdk.show(document["sdk"])
     for aim in document["aims"]:
         verdict = "reached" if aim["reached"] else "MISSED"
         print(f"{aim['aim']:42}{aim['wanted']:>9}{aim['measured']:12,.2f}  {verdict}")

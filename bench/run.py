@@ -2,8 +2,9 @@
 
 One run, with every commit flushed to disk: a fixed answer over HTTP (the ceiling), reserve
 alone and with its commit, on one shared budget and on independent ones, the same without
-HTTP, and reserve on a store that already holds a million reservations. Measurements that
-are compared take turns. In the end the ledger that the load left behind is audited.
+HTTP, and reserve on a store that already holds a million reservations; then what the SDK
+adds to a call (`sdk`). Measurements that are compared take turns. In the end the ledger that
+the load left behind is audited.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import embedded
 import http_load
 import report
+import sdk
 from http_load import FIXED, LEAVES, PAIR, RESERVE, SHARED, Figure, Load
 from served import Served, provision, serving
 
@@ -32,15 +34,17 @@ from bursar.storage.sqlite.store import SqliteStore
 CLIENTS = (1, 10, 50, 200)
 SECONDS, SECONDS_MAX = 1.0, 5.0
 FLUSHES = 50
+GUARDS, GUARDS_QUICK = 10_000, 1_000
 
 
 class Plan(NamedTuple):
-    """How much is measured: seconds for each measurement, rounds, stored reservations."""
+    """How much is measured: seconds for each measurement, rounds, what is stored, live guards."""
 
     seconds: float
     rounds: int
     stored: int
     clients: tuple[int, ...]
+    guards: int
 
 
 def main() -> int:
@@ -54,9 +58,9 @@ def main() -> int:
     seconds = options.seconds if options.seconds is not None else 0.3 if options.quick else SECONDS
     if not 0 < seconds <= SECONDS_MAX:
         parser.error(f"--seconds must be above 0 and at most {SECONDS_MAX:g}")
-    plan = Plan(seconds, 3, 1_000_000, CLIENTS)
+    plan = Plan(seconds, 3, 1_000_000, CLIENTS, GUARDS)
     if options.quick:
-        plan = Plan(seconds, 1, 10_000, (1, report.CLIENTS))
+        plan = Plan(seconds, 1, 10_000, (1, report.CLIENTS), GUARDS_QUICK)
     with tempfile.TemporaryDirectory(prefix="bursar-bench-", dir=options.folder) as folder:
         document = _measure(Path(folder), plan)
     if options.json:
@@ -76,7 +80,9 @@ def _measure(folder: Path, plan: Plan) -> dict[str, Any]:
             figures.append(embedded.run(store, clients, plan.seconds))
     document["figures"] = report.figures(rounds)
     document["stored"] = _large(folder, plan)
-    document["aims"] = report.aims(document["figures"], document["stored"])
+    _say("sdk", f"{plan.guards:,} live guards")
+    document["sdk"] = sdk.measure(folder, plan.guards, quick=plan.guards < GUARDS)
+    document["aims"] = report.aims(document["figures"], document["stored"], document["sdk"])
     opened = SqliteStore.open(store, create=False)
     found = audit(opened.reader)
     opened.close()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ STORED = {
     *("reservations", "fill_s", "requests_per_s", "ratio", "errors", "start_up_ms"),
     *("start_up_new_ms", "memory_bytes", "file_bytes"),
 }
+LIVE = {"guards", "memory_bytes", "beats", "without_beat", "late", "latest_ms"}
+SDK = {"guard_us", "async_guard_us", "import", "import_and_client", "live", "journal"}
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -34,9 +37,11 @@ def test_bench_reports(tmp_path: Path) -> None:
     process = run("--quick", "--seconds", "0.1", "--json", "--folder", str(tmp_path))
     assert process.returncode == 0, process.stderr
     document = json.loads(process.stdout)
-    assert document.keys() == {"machine", "plan", "figures", "stored", "aims", "ledger", "errors"}
+    parts = {"machine", "plan", "figures", "stored", "sdk", "aims", "ledger", "errors"}
+    assert document.keys() == parts
     assert document["machine"].keys() == MACHINE
-    assert document["plan"] == {"seconds": 0.1, "rounds": 1, "stored": 10_000, "clients": [1, 50]}
+    asked = {"seconds": 0.1, "rounds": 1, "stored": 10_000, "clients": [1, 50], "guards": 1_000}
+    assert document["plan"] == asked
     http = [
         *[("http fixed answer", "shared")],
         *[("http reserve", "shared"), ("http reserve", "leaves")],
@@ -57,9 +62,27 @@ def test_bench_reports(tmp_path: Path) -> None:
     assert document["ledger"]["entries"] > written
     assert document["stored"].keys() == STORED
     assert document["stored"]["reservations"] == 10_000
-    assert len(document["aims"]) == 7
+    check_sdk(document["sdk"])
+    assert len(document["aims"]) == 11
     assert document["errors"] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def check_sdk(sdk: dict[str, Any]) -> None:
+    """Every figure of the SDK is there, and each live guard was kept alive."""
+    assert sdk.keys() == SDK
+    assert sdk["guard_us"] > 0
+    assert sdk["async_guard_us"] > 0
+    for times in (sdk["import"], sdk["import_and_client"]):
+        assert times.keys() == {"bursar_ms", "runcycles_ms", "ratio"}
+        assert min(times.values()) > 0
+    live, journal = sdk["live"], sdk["journal"]
+    assert live.keys() == LIVE
+    assert (live["guards"], live["without_beat"]) == (1_000, 0)
+    assert live["beats"] >= 1_000
+    assert live["memory_bytes"] > 0
+    assert journal.keys() == {"writes_per_s", "write_p50_ms", "flush_p50_ms"}
+    assert journal["write_p50_ms"] > journal["flush_p50_ms"] > 0
 
 
 def test_bench_prints_a_table(tmp_path: Path) -> None:
@@ -71,6 +94,7 @@ def test_bench_prints_a_table(tmp_path: Path) -> None:
     assert audited.endswith("it balances")
     verdicts = [line.split()[-1] for line in process.stdout.splitlines() if " >= " in line]
     assert len(verdicts) == 3
+    assert "1,000 live guards: " in process.stdout
     assert set(verdicts) <= {"reached", "MISSED"}
 
 

@@ -156,8 +156,8 @@ class _Guard:
 
     async def _leave(self) -> None:
         if self._held.claim():
-            ending.warn(self._held, self.NAME)
             await self._held.give_back(ending.DROPPED)
+            ending.warn(self._held, self.NAME)  # last: a filter may turn it into an error
 
 
 class ReservationGuard(_Guard):
