@@ -27,7 +27,7 @@ from bursar.client.transport import deadline_s
 URL, KEY = "http://localhost:7878", "cyc_live_bench"
 SDKS = ("bursar", "runcycles")
 CALLS, CALLS_QUICK, ROUNDS = 2_000, 200, 5
-IMPORTS, IMPORTS_QUICK = 15, 3
+IMPORTS, IMPORTS_QUICK = 15, 1
 WRITES, WRITES_QUICK = 200, 20
 MEASURED_GUARDS = 1_000
 BEAT_AFTER_S, BEAT_AFTER_QUICK_S = 6.0, 1.5
