@@ -17,30 +17,58 @@ from bursar.ledger.ports import StoreUnusable
 ENDS_WITHIN_S = 60
 FORKED = """
 import os, sys
-from bursar import CyclesClient
+from bursar import CyclesClient, CyclesTransportError
+from bursar.ledger.ports import StoreUnusable
 
-def spend(client, count):
-    for _ in range(count):
-        client.reserve(estimate=5, unit="TOKENS").commit(3)
+def spend(client):
+    client.reserve(estimate=5, unit="TOKENS").commit(3)
 
 client = CyclesClient.embedded(sys.argv[1])
-client.create_budget("10k tokens")
-spend(client, 1)
+client.create_budget("1k tokens")
+spend(client)
+child = os.fork()
+if not child:
+    try:
+        spend(client)
+    except CyclesTransportError as error:
+        assert "was forked" in str(error), error
+    else:
+        sys.exit("the child used its parent's connection")
+    if sys.argv[1] != ":memory:":
+        try:
+            CyclesClient.embedded(sys.argv[1])
+        except StoreUnusable as error:
+            assert "was forked" in str(error), error
+        else:
+            sys.exit("the child opened its parent's file")
+    CyclesClient.embedded(":memory:").close()
+    client.close()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+spend(client)
+(balance,) = client.typed.iter_balances(tenant="default")
+print(balance.spent.amount, balance.reserved.amount)
+client.close()
+"""
+FORKED_FIRST = """
+import os, sys
+from bursar import CyclesClient
+
+with CyclesClient.embedded(sys.argv[1]) as client:
+    client.create_budget("1k tokens")
 children = []
 for _ in range(3):
     child = os.fork()
     if not child:
-        spend(client, 10)
-        if _:
-            client.close()
+        with CyclesClient.embedded(sys.argv[1]) as client:
+            for _ in range(10):
+                client.reserve(estimate=5, unit="TOKENS").commit(3)
         sys.exit(0)
     children.append(child)
-spend(client, 10)
 assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
-spend(client, 1)
-(balance,) = client.typed.iter_balances(tenant="default")
-print(balance.spent.amount, balance.reserved.amount)
-client.close()
+with CyclesClient.embedded(sys.argv[1]) as client:
+    (balance,) = client.typed.iter_balances(tenant="default")
+    print(balance.spent.amount, balance.reserved.amount)
 """
 
 
@@ -60,10 +88,14 @@ def run(program: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("where", ["budget.db", ":memory:"])
-def test_forked_children_share_the_ledger(where: str, tmp_path: Path) -> None:
-    """A child opens the file for itself, and its end takes nothing from its parent."""
-    path = where if where == ":memory:" else str(tmp_path / where)
-    assert run(FORKED, path) == f"{3 * (1 + 3 * 10 + 10 + 1)} 0"
+def test_forked_child_leaves_the_file_alone(where: str, tmp_path: Path) -> None:
+    """A child with its parent's file could lose commits, so it is told; the parent goes on."""
+    assert run(FORKED, where if where == ":memory:" else str(tmp_path / where)) == "6 0"
+
+
+def test_children_open_what_the_parent_had_closed(tmp_path: Path) -> None:
+    """Processes that were forked first share a file like any others."""
+    assert run(FORKED_FIRST, str(tmp_path / "budget.db")) == "90 0"
 
 
 def test_use_after_close_is_told(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from bursar.clock import SystemClock
 from bursar.flow import run_sync
 from bursar.ledger import sweep
 from bursar.ledger.batcher import Batcher, Closed, Overloaded
-from bursar.ledger.ports import Reader, StoreError
+from bursar.ledger.ports import Reader, StoreError, StoreUnusable
 from bursar.ledger.service import Ledger, Outcome
 from bursar.storage.sqlite.store import SqliteStore
 from bursar.vocabulary import ErrorCode, FundOperation, Permission, Unit
@@ -75,7 +75,7 @@ class _Waiting:
 
 
 class LedgerClosed(Exception):
-    """A call came after the client was closed; it was not sent."""
+    """A call came after the client was closed, or in a forked child; it was not sent."""
 
 
 class EmbeddedLedger:
@@ -96,6 +96,7 @@ class EmbeddedLedger:
         self._principal = Principal(tenant, permissions=frozenset(Permission))
         self._opening = threading.Lock()
         self._closed = False
+        self._forked = False
         folder = tempfile.mkdtemp(prefix="bursar-") if str(path) == MEMORY else None
         self._file = Path(folder, "ledger.db") if folder else Path(path)
         self._vanish = weakref.finalize(self, _vanish, folder, os.getpid())
@@ -104,8 +105,8 @@ class EmbeddedLedger:
         self._named({"tenant_id": tenant, "name": tenant})
 
     def _open(self) -> None:
-        """Open the file for this process."""
-        self._inherited = False
+        """Open the file and start what works on it."""
+        _refuse_inherited(self._file)
         self._store = SqliteStore.open(self._file)
         newest_ms = max((head.at_ms for head in self._store.reader.heads().values()), default=0)
         self._clock = SystemClock(not_before_ms=newest_ms)
@@ -119,31 +120,29 @@ class EmbeddedLedger:
         self._sweeping: Handle = timers.shared().start(SWEEP_S, _sweeper(self))
 
     def forked(self) -> None:
-        """Take note that this is a child's copy: it opens the file again when it is used.
+        """Take note that this is a forked child's copy, which must never touch the file.
 
-        SQLite's connections must not be carried over a fork, nor closed by the child, and a
-        fork takes no threads along; so what the parent opened is kept and never touched.
+        SQLite keeps a process's locks in its memory; a child has the memory and not the locks,
+        so what it commits could be lost. Closing what the parent opened breaks locks as well.
         """
-        _left.append((self._store, self._batcher, self._authority))
         self._opening = threading.Lock()
-        self._inherited = True
+        if not self._closed:
+            self._forked = True
+            _left[self._file.absolute()] = (self._store, self._batcher, self._authority)
 
     def _ready(self) -> None:
-        """Make sure that the file was opened, and by this process.
+        """Make sure that the file is open, and was opened by this process.
 
         Raises:
-            LedgerClosed: the client was closed.
-            StoreUnusable: a forked child cannot open it.
+            LedgerClosed: it is not.
         """
         if self._closed:
             raise LedgerClosed(
                 f"the client of tenant {self.tenant} is closed and sent nothing; open another with "
                 "CyclesClient.embedded or AsyncCyclesClient.embedded"
             )
-        if self._inherited:
-            with self._opening:
-                if self._inherited:
-                    self._open()
+        if self._forked:
+            raise LedgerClosed(_FORKED.format(file=self._file))
 
     def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call; never raises `Exception`."""
@@ -221,7 +220,7 @@ class EmbeddedLedger:
             if self._closed:
                 return
             self._closed = True
-        if not self._inherited:
+        if not self._forked:
             self._sweeping.cancel()
             self._batcher.close()
             self._store.close()
@@ -247,7 +246,7 @@ class EmbeddedLedger:
     ) -> CyclesResponse:
         try:
             self._ready()
-        except (LedgerClosed, StoreError) as error:
+        except LedgerClosed as error:
             return CyclesResponse.transport_error(error)
         request_id, trace_id = ids.new_id(self._clock.now_ms()), ids.new_trace_id()
         asked = Asked(principal, request_id, trace_id, body, query=query or {}, path=path or {})
@@ -285,8 +284,19 @@ class AsyncEmbeddedLedger:
 
 
 _live: weakref.WeakSet[EmbeddedLedger] = weakref.WeakSet()
-_left: list[object] = []
-"""What a forked child has of its parent's, kept from being closed."""
+_left: dict[Path, object] = {}
+"""What a forked child has of its parent's, by file; kept, so that nothing closes it."""
+
+_FORKED = (
+    "{file} was open in the parent when this process was forked, and SQLite's locks do not survive "
+    "that; nothing was sent. Open the client after the fork only, or start processes with spawn"
+)
+
+
+def _refuse_inherited(file: Path) -> None:
+    for left in _left:
+        if left == file.absolute() or (left.exists() and file.exists() and left.samefile(file)):
+            raise StoreUnusable(_FORKED.format(file=file))
 
 
 def _after_fork() -> None:
