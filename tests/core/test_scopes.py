@@ -137,6 +137,34 @@ def test_a_scope_filter_admits_whole_segments_and_paths(
     assert admitted is scopes.within_filter(path, scope_filter)
 
 
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ("workspace:eng", None),
+        ("agent:*", None),
+        ("tenant:*", None),
+        ("tenant:acme", None),
+        ("tenant:Acme", None),
+        ("tenant:acme/workspace:eng", None),
+        ("workspace:eng/agent:bot", None),
+        ("foo", "segment 'foo' must be kind:value with kind one of tenant, "),
+        ("agnet:*", "segment 'agnet:*' must be kind:value with kind one of tenant, "),
+        ("workspace:", "value of 'workspace' must be 1 to 128 letters"),
+        ("agent:a b", "value of 'agent' must be 1 to 128 letters"),
+        ("", "segment '' must be kind:value"),
+        ("*", "segment '*' must be kind:value"),
+        ("tenant:other", "must start with tenant:acme, the tenant that owns the key"),
+        ("tenant:other/agent:x", "must start with tenant:acme, the tenant that owns the key"),
+        ("tenant:acme/agent:*", "value of 'agent' must be 1 to 128 letters"),
+        ("agent:x/workspace:y", "segment 'workspace:y' is out of order"),
+        ("agent:x/tenant:acme", "segment 'tenant:acme' is out of order"),
+    ],
+)
+def test_a_scope_filter_that_nothing_can_fit_is_told_why(entry: str, wrong: str | None) -> None:
+    said = scopes.filter_problem(entry, "acme")
+    assert said is None if wrong is None else (said or "").startswith(wrong)
+
+
 def test_a_path_too_long_for_a_sentence_is_shown_by_its_last_segment() -> None:
     whole = "tenant:" + "n" * 128 + "/agent:" + "n" * 18
     assert len(whole) == 160

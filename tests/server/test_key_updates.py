@@ -223,6 +223,8 @@ def test_what_has_ended_is_not_changed(tenant: Tenant) -> None:
         ({"permissions": "balances:read"}, "permissions: must be an array"),
         ({"permissions": None}, "permissions: must be"),
         ({"scope_filter": [1]}, "scope_filter[0]: must be a string"),
+        ({"scope_filter": ["agent:*", "agnet:*"]}, "scope_filter[1]: segment 'agnet:*' must be"),
+        ({"scope_filter": ["tenant:other"]}, "scope_filter[0]: must start with tenant:"),
         ({"name": ""}, "name: must not be blank"),
         ({"description": "x" * 1025}, "description: must be at most 1024"),
         ({"metadata": 1}, "metadata: must be a JSON object"),

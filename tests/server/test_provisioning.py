@@ -233,6 +233,8 @@ def test_a_keys_defaults(server: Server, tenant: Tenant) -> None:
         ({"expires_at": "9999-12-31T23:59:59-23:59"}, "expires_at: "),
         ({"scope_filter": "agent:*"}, "scope_filter: must be an array"),
         ({"scope_filter": ["a\0"]}, "scope_filter[0]: "),
+        ({"scope_filter": ["agent:*", "foo"]}, "scope_filter[1]: segment 'foo' must be kind:value"),
+        ({"scope_filter": ["tenant:other/agent:x"]}, "scope_filter[0]: must start with tenant:"),
         ({"name": ""}, "name: must not be blank"),
         ({"name": "x" * 257}, "name: must be at most 256 characters"),
         ({"description": "x" * 1_025}, "description: must be at most 1024"),

@@ -15,6 +15,7 @@ from bursar.authority.authority import Authority, origin
 from bursar.authority.call import Answer, Call, refuse
 from bursar.authority.paging import SEARCH_LENGTH_MAX, Query
 from bursar.authority.principal import capabilities, hash_secret
+from bursar.core import scopes
 from bursar.core.commands import CreateKey, KeyEdit, RevokeKey, UpdateKey
 from bursar.core.outcomes import KeyAnswer
 from bursar.core.state import ApiKey
@@ -34,6 +35,7 @@ async def create_key(authority: Authority, call: Call) -> Answer:
     request = decode(wire.ApiKeyCreateRequest, call.body)
     now_ms = authority.clock.now_ms()
     secret = ids.new_secret()
+    _require_reachable(request.scope_filter, request.tenant_id)
     permissions = request.permissions if request.permissions is not None else DEFAULT_PERMISSIONS
     record = ApiKey(
         tenant=request.tenant_id,
@@ -91,6 +93,7 @@ async def update_key(authority: Authority, call: Call) -> Answer:
     row = _known(authority, call)
     request = decode(wire.ApiKeyUpdateRequest, call.body)
     permissions, scope_filter = request.permissions, request.scope_filter
+    _require_reachable(scope_filter, row.tenant)
     edit = KeyEdit(
         name=request.name,
         description=request.description,
@@ -178,6 +181,14 @@ def _unusable(key: ApiKey | None, reason: str) -> Answer:
         expires_at = format_timestamp(key.expires_at_ms)
         body |= {"tenant_id": key.tenant, "key_id": key.key_id, "expires_at": expires_at}
     return Answer(200, encode(body))
+
+
+def _require_reachable(scope_filter: list[str] | None, tenant_id: str) -> None:
+    """Refuse a filter with an entry that nothing of the tenant can ever fit."""
+    for at, entry in enumerate(scope_filter or ()):
+        wrong = scopes.filter_problem(entry, tenant_id)
+        if wrong is not None:
+            raise refuse(ErrorCode.INVALID_REQUEST, f"scope_filter[{at}]: {wrong}")
 
 
 def _known(authority: Authority, call: Call) -> ApiKey:

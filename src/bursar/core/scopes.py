@@ -115,7 +115,8 @@ def _pattern_help(shown_part: str) -> str:
     )
 
 
-def _problem(segments: Sequence[str], tenant_id: str, owned: str) -> str | None:
+def _problem(segments: Sequence[str], tenant_id: str | None, owned: str) -> str | None:
+    """Return what is wrong with a path of `tenant_id`; None begins anywhere."""
     order = -1
     for position, segment in enumerate(segments):
         wrong = _segment_problem(segment)
@@ -125,7 +126,7 @@ def _problem(segments: Sequence[str], tenant_id: str, owned: str) -> str | None:
         if rank <= order:
             return f"segment {segment!r} is out of order; the order is {', '.join(SCOPE_KINDS)}"
         order = rank
-        if position == 0 and segment.lower() != f"tenant:{tenant_id}":
+        if position == 0 and tenant_id is not None and segment.lower() != f"tenant:{tenant_id}":
             return f"must start with tenant:{tenant_id}, the tenant that owns {owned}"
     return None
 
@@ -147,6 +148,21 @@ def contains(scope_path: str, segments: Mapping[str, str]) -> bool:
     """Return whether a path has all the given `kind: value` segments, wherever they sit."""
     have = set(scope_path.split("/"))
     return all(f"{kind}:{value.lower()}" in have for kind, value in segments.items())
+
+
+def filter_problem(entry: str, tenant_id: str) -> str | None:
+    """Return what is wrong with one entry of an API key's scope filter, or None.
+
+    An entry is `kind:value`, `kind:*` or a path of values in the hierarchy's order. One that
+    names a tenant names the key's own, since the key reaches no other.
+    """
+    kind, _, value = entry.partition(":")
+    if value == "*" and kind in SCOPE_KINDS:
+        return None
+    if "/" not in entry and (wrong := _segment_problem(entry)) is not None:
+        return f"{wrong}; write agent:bot for one of them, agent:* for all"
+    anywhere = not entry.lower().startswith("tenant:")
+    return _problem(entry.split("/"), None if anywhere else tenant_id, "the key")
 
 
 def within_filter(scope_path: str, scope_filter: tuple[str, ...]) -> bool:
