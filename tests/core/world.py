@@ -94,7 +94,7 @@ class World:
         first = execute(snapshot, command, at_ms)
         assert first == execute(snapshot, command, at_ms)
         assert untouched == snapshot, f"evaluating {command} changed its snapshot"
-        return 0 if isinstance(command, Roll) else len(periods.ended(snapshot, self.clock.now))
+        return 0 if isinstance(command, Roll) else len(periods.ended(snapshot, self.clock.now, ""))
 
     def image(self) -> Snapshot:
         """Return a copy of every record but the log."""

@@ -95,7 +95,7 @@ def test_a_live_lease_does_not_vanish(ledger: Ledger, clock: FakeClock) -> None:
     """A jump back ends nothing: the lease is not due, can be extended, and settles."""
     first, second = held(ledger, ttl_ms=60_000), held(ledger, ttl_ms=60_000)
     clock.set_ms(clock.now_ms() - HOUR_MS)
-    assert sweep.plan(ledger.store.reader, clock.now_ms()) == []
+    assert sweep.plan(ledger.store.reader, clock.now_ms(), "") == []
     assert refused(ledger, expire(first)) is ErrorCode.INVALID_REQUEST
     assert run(ledger, extend(first, 1_000)).remaining_ttl_ms == 61_000
     run(ledger, commit(first, 90))

@@ -90,8 +90,18 @@ def test_the_operator_on_behalf_is_visible(tenant: Tenant) -> None:
     response = tenant.admin_release(tenant.hold(1), reason="stuck")
     line = line_of(tenant.server, response)
     assert line["metadata"]["actor_type"] == "admin_on_behalf_of"
+    assert line["metadata"]["asked"] == {"reason": "stuck"}
     assert (line["tenant_id"], line["operation"]) == (tenant.id, "releaseReservation")
     assert "key_id" not in line
+
+
+def test_why_a_key_was_revoked_is_in_its_line(tenant: Tenant) -> None:
+    """The reason of a revocation is found where the operator looks for it."""
+    key_id = tenant.server.new_key(tenant.id)["key_id"]
+    path = f"/v1/admin/api-keys/{key_id}"
+    line = line_of(tenant.server, tenant.server.admin("DELETE", path, params={"reason": "leaked"}))
+    assert (line["operation"], line["resource_id"]) == ("revokeApiKey", key_id)
+    assert line["metadata"]["asked"] == {"reason": "leaked"}
 
 
 def test_a_cascade_is_one_line_that_names_what_went_along(tenant: Tenant) -> None:
@@ -102,6 +112,7 @@ def test_a_cascade_is_one_line_that_names_what_went_along(tenant: Tenant) -> Non
     assert cascade["reservations"] == {"count": 1, "ids": [held]}
     assert cascade["budgets"]["count"] == 2
     assert cascade["api_keys"]["count"] == 1
+    assert logs(tenant.server, resource_id=held, operation="releaseReservation") == []
 
 
 def test_a_bulk_action_is_one_line_with_every_outcome(tenant: Tenant) -> None:
@@ -138,6 +149,8 @@ def test_an_expiry_is_the_systems(tenant: Tenant) -> None:
         time.sleep(0.05)
     assert found[0]["resource_id"] == held
     assert found[0]["metadata"]["actor_type"] == "system"
+    assert len(found[0]["trace_id"]) == 32
+    assert "request_id" not in found[0]
     assert "request_id" not in found[0]
 
 
@@ -239,6 +252,14 @@ def test_what_changes_nothing_has_no_line(tenant: Tenant) -> None:
     for response in silent:
         assert response.status_code == 200
         assert no_line(tenant.server, response)
+
+
+def test_only_refusals_say_where_they_came_from(tenant: Tenant) -> None:
+    """What was accepted is read from the log of entries, which has no addresses."""
+    tenant.budget(10)
+    accepted, refused = (line_of(tenant.server, tenant.reserve(n)) for n in (1, 100))
+    origin = {"source_ip", "user_agent"}
+    assert (accepted.keys() & origin, refused.keys() & origin) == (set(), origin)
 
 
 def test_a_denied_dry_run_is_an_answer(tenant: Tenant) -> None:

@@ -135,3 +135,14 @@ def test_denials_and_expiries_of_the_last_hour(quiet: Server) -> None:
     assert gone[0]["data"]["reservation_id"] == held
     assert gone[0]["data"]["estimated_amount"] == 3
     assert gone[0]["actor"] == {"type": "system"}
+
+
+def test_a_question_that_is_answered_no_is_no_denial(quiet: Server) -> None:
+    """Decisions and dry runs that say DENY are answers: only what was to be held counts."""
+    acme = quiet.tenant("acme").budget(10)
+    asked = {"idempotency_key": "k", "subject": acme.subject(), "action": ACTION}
+    decided = acme.call("POST", "/v1/decide", asked | {"estimate": amount(11)})
+    dry = acme.reserve(11, dry_run=True)
+    assert [answer.json()["decision"] for answer in (decided, dry)] == ["DENY", "DENY"]
+    body = overview(quiet)
+    assert (body["recent_denials"], body["recent_denials_by_reason"]) == ([], {})

@@ -89,6 +89,8 @@ def test_a_read_sees_no_period_that_is_over(tenant: Tenant) -> None:
     assert (balance["spent"]["amount"], balance["remaining"]["amount"]) == (0, 1_000)
     assert datetime.fromisoformat(period(tenant)["period_start"]) >= end
     assert rolls(tenant.server, tenant) >= 1
+    begun = [row for row in tenant.server.entries("verb, trace_id", tenant.id) if row[0] == "Roll"]
+    assert all(len(trace_id) == 32 for _, trace_id in begun)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
+from bursar import ids
 from bursar.authority import render
 from bursar.authority.call import Answer, Call, Refusal, refuse
 from bursar.authority.principal import Principal
@@ -56,7 +57,7 @@ class Authority:
         Args:
             tenant: whose budgets will be read; None for everybody's.
         """
-        due = periods.plan(self.reader, self.clock.now_ms(), tenant)
+        due = periods.plan(self.reader, self.clock.now_ms(), ids.new_trace_id(), tenant)
         with contextlib.suppress(Overloaded, Closed):
             for waiting in [self.batcher.submit(roll) for roll in due]:
                 waiting.result()

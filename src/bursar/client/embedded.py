@@ -229,7 +229,8 @@ class EmbeddedLedger:
     def sweep(self) -> None:
         """Expire leases that are over; a server has a job for it, a process has this."""
         with contextlib.suppress(StoreError, Overloaded, Closed):
-            for command in sweep.plan(self._store.reader, self._clock.now_ms()):
+            now_ms, trace_id = self._clock.now_ms(), ids.new_trace_id()
+            for command in sweep.plan(self._store.reader, now_ms, trace_id):
                 self._batcher.submit(command)
 
     def _named(self, tenant: Mapping[str, str]) -> None:

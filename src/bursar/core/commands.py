@@ -37,6 +37,7 @@ class Origin:
     """Who asked, for the log: actor, credential, and the ids of the request.
 
     `correlation_id` is what the commands of one bulk action have in common (protocol 10.7).
+    What nobody asked for has no request, but a trace of its own (protocol 7).
     """
 
     actor: ActorType
@@ -47,6 +48,11 @@ class Origin:
 
 
 SYSTEM = Origin(ActorType.SYSTEM)
+
+
+def unasked(trace_id: str) -> Origin:
+    """Return the origin of what a ledger does by itself, as one of the steps of `trace_id`."""
+    return Origin(ActorType.SYSTEM, trace_id=trace_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

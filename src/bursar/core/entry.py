@@ -24,6 +24,8 @@ from bursar.core.commands import (
     Freeze,
     Fund,
     Origin,
+    Release,
+    RevokeKey,
     Roll,
     Unfreeze,
     UpdateBudget,
@@ -187,7 +189,7 @@ def _asked(command: Command) -> dict[str, Any]:
                 "reason": command.reason,
                 "metadata": command.metadata,
             }
-        case Freeze() | Unfreeze() | CloseBudget():
+        case Freeze() | Unfreeze() | CloseBudget() | Release() | RevokeKey():
             said = {"reason": command.reason}
         case Extend():
             said = {"extend_by_ms": command.extend_by_ms, "metadata": command.metadata}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from bursar.core.commands import Roll
+from bursar.core.commands import Roll, unasked
 from bursar.core.snapshot import Snapshot
 from bursar.core.state import Budget, Period
 from bursar.invariant import require
@@ -21,27 +21,31 @@ from bursar.vocabulary import Every
 ROLLS_MAX = 1_000
 
 
-def ended(snapshot: Snapshot, now_ms: int) -> Sequence[Roll]:
-    """Return the rolls that are due among the budgets of a batch.
+def ended(snapshot: Snapshot, now_ms: int, trace_id: str) -> Sequence[Roll]:
+    """Return the rolls that are due among the budgets of a batch, as one trace.
 
     A budget whose time zone this machine does not know stays in its period.
     """
     renewing = [row for row in snapshot.budgets.values() if row.renewal is not None]
-    return list(_rolls(renewing, snapshot, now_ms)) if renewing else ()
+    return list(_rolls(renewing, snapshot, now_ms, trace_id)) if renewing else ()
 
 
 def plan(
-    reader: Reader, now_ms: int, tenant: str | None = None, limit: int = ROLLS_MAX
+    reader: Reader,
+    now_ms: int,
+    trace_id: str,
+    tenant: str | None = None,
+    limit: int = ROLLS_MAX,
 ) -> Sequence[Roll]:
     """Return the rolls that are due in a ledger, or for one tenant, earliest first."""
     rolls: list[Roll] = []
     for budget in reader.ended(now_ms, limit, tenant):
         with suppress(calendar.UnknownZone):
-            rolls.append(roll(budget, now_ms))
+            rolls.append(roll(budget, now_ms, trace_id))
     return rolls
 
 
-def roll(budget: Budget, now_ms: int) -> Roll:
+def roll(budget: Budget, now_ms: int, trace_id: str) -> Roll:
     """Return the command that takes a budget, whose period is over, to that of now.
 
     Raises:
@@ -64,6 +68,7 @@ def roll(budget: Budget, now_ms: int) -> Roll:
     require(periods >= 1, "a roll crosses a boundary")
     return Roll(
         tenant=budget.tenant,
+        origin=unasked(trace_id),
         scope=budget.scope,
         unit=budget.unit,
         ended_ms=began_ms,
@@ -88,10 +93,12 @@ def on_calendar(every: Every, time_zone: str, now_ms: int) -> Period:
     return Period(every, time_zone, *calendar.around(every, calendar.zone(time_zone), now_ms))
 
 
-def _rolls(budgets: Sequence[Budget], snapshot: Snapshot, now_ms: int) -> Iterator[Roll]:
+def _rolls(
+    budgets: Sequence[Budget], snapshot: Snapshot, now_ms: int, trace_id: str
+) -> Iterator[Roll]:
     for budget in budgets:
         # A log's time never runs backwards, and the roll will be of that time.
         at_ms = max(now_ms, snapshot.head(budget.tenant).at_ms)
         if budget.ended_at(at_ms):
             with suppress(calendar.UnknownZone):
-                yield roll(budget, at_ms)
+                yield roll(budget, at_ms, trace_id)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bursar import ids
 from bursar.clock import Clock
 from bursar.core import reads, replay
 from bursar.core.commands import AnyCommand, Roll
@@ -85,7 +86,7 @@ class Ledger:
             outcomes.clear()  # a store may run this again after a serialization failure
             saves = Saves(failures=list(failures))
             now_ms = self.clock.now_ms()
-            ended = periods.ended(snapshot, now_ms)
+            ended = periods.ended(snapshot, now_ms, ids.new_trace_id())
             for command in commands:
                 if ended and not isinstance(command, Roll):
                     for roll in ended:

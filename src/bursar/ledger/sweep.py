@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bursar.core.commands import Expire
+from bursar.core.commands import Expire, unasked
 from bursar.ledger.ports import Reader
 
 SWEEP_MAX = 1_000
 
 
-def plan(reader: Reader, now_ms: int, limit: int = SWEEP_MAX) -> Sequence[Expire]:
-    """Return the commands that expire what is due at `now_ms`, oldest first."""
+def plan(reader: Reader, now_ms: int, trace_id: str, limit: int = SWEEP_MAX) -> Sequence[Expire]:
+    """Return the commands that expire what is due at `now_ms`, oldest first, as one trace."""
+    origin = unasked(trace_id)
     return [
-        Expire(tenant=tenant, reservation_id=reservation_id)
+        Expire(tenant=tenant, reservation_id=reservation_id, origin=origin)
         for tenant, reservation_id in reader.due(now_ms, limit)
     ]

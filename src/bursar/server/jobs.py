@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from bursar import ids
 from bursar.clock import Clock, SystemClock
 from bursar.core.commands import Expire, Roll
 from bursar.core.state import Budget
@@ -91,9 +92,10 @@ async def renew_once(
     begun = 0
     while True:
         most = periods.ROLLS_MAX + len(stuck)
-        now_ms = clock.now_ms()
+        now_ms, trace_id = clock.now_ms(), ids.new_trace_id()
         found = await asyncio.to_thread(reader.ended, now_ms, most)
-        rolls = [roll for budget in found if (roll := _roll(budget, now_ms, stuck)) is not None]
+        planned = [_roll(budget, now_ms, trace_id, stuck) for budget in found]
+        rolls = [roll for roll in planned if roll is not None]
         outcomes = await asyncio.gather(*map(batcher.execute, rolls))
         for roll, outcome in zip(rolls, outcomes, strict=True):
             if isinstance(outcome, Failed):
@@ -109,10 +111,12 @@ async def renew_once(
             return begun
 
 
-def _roll(budget: Budget, now_ms: int, stuck: set[tuple[str, str, str]]) -> Roll | None:
+def _roll(
+    budget: Budget, now_ms: int, trace_id: str, stuck: set[tuple[str, str, str]]
+) -> Roll | None:
     where = (budget.tenant, budget.scope, budget.unit.value)
     try:
-        roll = periods.roll(budget, now_ms)
+        roll = periods.roll(budget, now_ms, trace_id)
     except UnknownZone as error:
         if where not in stuck:
             log.error(
@@ -147,7 +151,8 @@ async def sweep_once(
     ended = 0
     while True:
         most = sweep.SWEEP_MAX + len(unreadable)
-        found = await asyncio.to_thread(sweep.plan, reader, clock.now_ms(), most)
+        now_ms, trace_id = clock.now_ms(), ids.new_trace_id()
+        found = await asyncio.to_thread(sweep.plan, reader, now_ms, trace_id, most)
         due = [command for command in found if command.reservation_id not in unreadable]
         outcomes = await asyncio.gather(*map(batcher.execute, due))
         for command, outcome in zip(due, outcomes, strict=True):
