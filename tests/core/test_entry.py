@@ -203,12 +203,14 @@ def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
     """)
     world = play(scenario)
     changes = [entry.changes for entry in world.log("acme")]
+    secret = "60e05bd1b195af2f94112fa7197a5c88289058840ce7c6df9693756bc6250f55"
     assert changes[0] == (
         '{"tenants":[["acme","ACTIVE","Größe",null,60000,3600000,10,"AUTO_RELEASE"]]}'
     )
     assert changes[1] == ('{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,0,0,0,50,0]]}')
     assert changes[2] == (
-        '{"keys":[["k","ACTIVE","cyc_live_abcde",["balances:read"],["agent:*"]]]}'
+        '{"keys":[["k","ACTIVE","cyc_live_abcde",["balances:read"],["agent:*"],'
+        f'"{secret}","k",null,null,[1700000000000,1707776000000,null],null]]}}'
     )
     assert changes[3] == (
         '{"budgets":[["tenant:acme","USD_MICROCENTS","ACTIVE",1000,300,0,0,50,0]],"reservations":'
@@ -230,12 +232,16 @@ def test_what_changed_is_recorded_compactly_and_as_it_is_then() -> None:
         '"asked":{"overdraft_limit":70,"overage_policy":"REJECT"}}'
     )
     assert changes[7] == (
-        '{"keys":[["k","ACTIVE","cyc_live_abcde",[],["agent:*"]]],"asked":{"permissions":[]}}'
+        '{"keys":[["k","ACTIVE","cyc_live_abcde",[],["agent:*"],'
+        f'"{secret}","k",null,null,[1700000000000,1707776000000,null],null]],'
+        '"asked":{"permissions":[]}}'
     )
     assert changes[8] == (
         '{"budgets":[["tenant:acme","USD_MICROCENTS","CLOSED",1000,0,350,0,70,0]],'
         '"tenants":[["acme","CLOSED","Acme","ALLOW_WITH_OVERDRAFT",5000,3600000,10,'
-        '"AUTO_RELEASE"]],"keys":[["k","REVOKED","cyc_live_abcde",[],["agent:*"]]]}'
+        '"AUTO_RELEASE"]],"keys":[["k","REVOKED","cyc_live_abcde",[],["agent:*"],'
+        f'"{secret}","k",null,null,[1700000000000,1707776000000,1700000000000],'
+        '"tenant_closed"]]}'
     )
     assert world.log("other")[1].changes == (
         '{"policies":[["p","ACTIVE","é",null,"agent:*",2,"{\\"max_tokens\\":5}",'

@@ -36,8 +36,8 @@ from bursar.core.commands import (
 from bursar.core.outcomes import Changes
 from bursar.core.state import ApiKey, Budget, Head, Period, Policy, Reservation, Tenant
 
-# How many values the states of tenants and keys had in logs of the first version.
-TENANT_STATE_FIRST, KEY_STATE_FIRST = 3, 4
+# How many values the states of tenants and keys had in logs of earlier versions.
+TENANT_STATE_BEFORE, KEY_STATE_BEFORE = (3,), (4, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +281,9 @@ def tenant_state(row: Tenant) -> list[Any]:
 
 
 def key_state(row: ApiKey) -> list[Any]:
-    """Return `[id, status, prefix, permissions, scope_filter]`.
+    """Return everything that a key's row says, its id first; of the secret's hash a hash.
 
-    In a log of the first version it ends after the permissions.
+    In logs of earlier versions it ends after the permissions, or after the scope filter.
     """
     return [
         row.key_id,
@@ -291,6 +291,12 @@ def key_state(row: ApiKey) -> list[Any]:
         row.key_prefix,
         list(row.permissions),
         list(row.scope_filter),
+        hashlib.sha256(row.secret_hash.encode()).hexdigest(),
+        row.name,
+        row.description,
+        row.metadata,
+        [row.created_at_ms, row.expires_at_ms, row.revoked_at_ms],
+        row.revoked_reason,
     ]
 
 

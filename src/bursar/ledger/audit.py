@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from bursar.core.entry import (
-    KEY_STATE_FIRST,
-    TENANT_STATE_FIRST,
+    KEY_STATE_BEFORE,
+    TENANT_STATE_BEFORE,
     Entry,
     budget_state,
     digest,
@@ -290,9 +290,9 @@ class _Audit:
             said = folded.get(tenant, _Folded())
             self._same(f"tenant {tenant}: budget", said.budgets, stored.get(tenant, {}))
             states = _tenant_states(tenants.get(tenant))
-            self._same("tenant", said.tenants, states, TENANT_STATE_FIRST)
+            self._same("tenant", said.tenants, states, TENANT_STATE_BEFORE)
             keys = self._stored_keys(said.keys)
-            self._same(f"tenant {tenant}: API key", said.keys, keys, KEY_STATE_FIRST)
+            self._same(f"tenant {tenant}: API key", said.keys, keys, KEY_STATE_BEFORE)
             self._leases(tenant, said.leases)
             kept = self._stored_policies(tenant)
             self._same(f"tenant {tenant}: policy", said.policies, kept)
@@ -344,16 +344,16 @@ class _Audit:
         what: str,
         said: Mapping[Any, list[Any]],
         kept: Mapping[Any, list[Any]],
-        first: int | None = None,
+        before: tuple[int, ...] = (),
     ) -> None:
-        """Compare states by name; one of the first version says less, and that must agree."""
+        """Compare states by name; one of an earlier version says less, and that must agree."""
         for name in sorted(said.keys() | kept.keys(), key=str):
             shown = " ".join(name) if isinstance(name, tuple) else name
             if name not in said:
                 self._find(f"{what} {shown} is stored, but the log never made it")
             elif name not in kept:
                 self._find(f"{what} {shown} is in the log, but not stored")
-            elif said[name] not in (kept[name], kept[name][:first]):
+            elif said[name] not in (kept[name], *(kept[name][:length] for length in before)):
                 self._find(f"{what} {shown} is {kept[name]}, but the log says {said[name]}")
 
 
