@@ -109,7 +109,7 @@ def test_rollers_that_meet_roll_once(backend: Backend) -> None:
         for boundary in range(BOUNDARIES):
             meet.wait(30)
             if number % 2:
-                ledger.execute(periods.plan(store.reader, clock.now_ms()))
+                ledger.execute(periods.plan(store.reader, clock.now_ms(), "t" * 32))
             else:
                 [outcome] = ledger.execute([debit(f"{number}-{boundary}")])
                 if not isinstance(outcome, Accepted):
