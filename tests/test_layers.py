@@ -29,32 +29,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": set(),
     "core": set(),
     "ledger": {"core"},
-    "storage": {"ledger.ports", "core"},
+    "storage": {
+        *("ledger.ports", "core"),
+        *("payments.ports", "payments.records", "payments.outcome", "payments.schedule"),
+    },
     "authority": {"wire", "core", "ledger"},
-    "server": {"wire", "core", "ledger", "storage", "authority", "payments.x402.reconcile"},
+    "server": {"wire", "core", "ledger", "storage", "authority", "payments", "x402"},
     "client": {"wire"},
     "client.embedded": {"wire", "authority", "ledger", "storage.sqlite"},
+    # What every payment shares: the outcome machine, its records and their worker.
     "payments": {"wire", "client"},
-    **{
-        f"payments.{pure}": {"wire"}
-        for pure in (
-            "selection",
-            "ap2.mandates",
-            "ap2.verify",
-            "x402.offers",
-            "x402.receipts",
-            "x402.reconcile",
-        )
-    },
+    **{f"payments.{pure}": set() for pure in ("outcome", "records", "schedule", "ports")},
+    "payments.store": {"storage.sqlite"},  # opens the tables in a ledger's file
+    "ap2": {"wire", "client", "payments"},
+    "x402": {"wire", "client", "payments"},
     "agent": {"client", "payments"},
     "integrations": {"client", "agent"},
     "testing": {
         *("wire", "core", "ledger", "storage", "authority", "server"),
-        *("client", "payments", "agent", "integrations"),
+        *("client", "payments", "ap2", "x402", "agent", "integrations"),
     },
     "cli": {
         *("wire", "core", "ledger", "storage", "authority", "server"),
-        *("client", "payments", "agent", "integrations", "testing"),
+        *("client", "payments", "ap2", "x402", "agent", "integrations", "testing"),
     },
 }
 
@@ -83,7 +80,8 @@ BANNED: dict[str, set[str]] = {
     **{f"client.{flow}": SUSPENDING for flow in ("opening", "settling", "action", "heartbeat")},
     **{f"client.{pure}": SUSPENDING for pure in ("calls", "cost", "outcome", "plans", "options")},
     **{f"client.{shared}": SUSPENDING - {"threading"} for shared in ("held", "settler")},
-    "agent.loop": SUSPENDING,
+    **{f"payments.{pure}": IMPURE for pure in ("outcome", "records", "schedule")},
+    **{f"agent.{pure}": IMPURE for pure in ("state", "step", "budget")},
 }
 IMPURE_CALLS = {"now", "utcnow", "today"}  # of datetime and date
 IMPURE_BUILTINS = {"open", "print", "input", "__import__"}
@@ -233,7 +231,8 @@ def test_every_import_goes_down() -> None:
         ("client.sync", "from bursar.ledger import service"),
         ("client.embedded", "from bursar.storage.postgres import store"),
         ("client.opening", "import asyncio"),
-        ("payments.x402.reconcile", "from bursar.client import sync"),
+        ("payments.outcome", "from bursar.client import sync"),
+        ("payments.outcome", "import time"),
         ("testing.memory", "from bursar.cli import serve"),
         ("gateway.app", "from bursar.core import state"),
         ("", "import pydantic"),
