@@ -43,6 +43,7 @@ class GuardedAction:
         self._held: Held | None = None
         self._token: Token[CyclesContext | None] | None = None
         self._began_ms = 0.0
+        self._took_ms: int | None = None
 
     @property
     def held(self) -> Held:
@@ -134,7 +135,7 @@ class GuardedAction:
         step = await held.settle(
             cost.amount, self._measured(metrics), {**said, **cost.metadata}, keep=keep
         )
-        if not step.outcome.settled and not keep:
+        if not step.outcome.final and not keep:
             held.reopen()
         held.raise_if_lost()
         return step
@@ -173,5 +174,7 @@ class GuardedAction:
 
     def _measured(self, metrics: Any) -> dict[str, Any]:
         """Return the metrics to commit: those given, else those of the context."""
-        elapsed_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
-        return metrics_of(self.held.context.metrics if metrics is None else metrics, elapsed_ms)
+        if self._took_ms is None:  # a commit that is repeated by hand is the same commit
+            self._took_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
+        given = self.held.context.metrics if metrics is None else metrics
+        return metrics_of(given, self._took_ms)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bursar.client import defaults
 from bursar.client.guarded import Pricing
-from bursar.client.options import Options
+from bursar.client.options import Options, given_once
 from bursar.client.wrapping import guard
 from bursar.vocabulary import Unit
 
@@ -92,18 +92,19 @@ def with_cycles(options: Any, fn: Any = None, /, **more: Any) -> Any:
     Raises:
         TypeError: an option is unknown or given twice, or nothing to guard was given.
     """
-    given = dict(options) if isinstance(options, Mapping) else {}
-    function = fn if isinstance(options, Mapping) else options
+    mapping = options if isinstance(options, Mapping) else None
+    function = options if mapping is None else fn
     if not callable(function):
         raise TypeError("with_cycles needs a function: with_cycles({'estimate': 1000}, fn)")
+    given = given_once(mapping, more)
     pricing = Pricing(
-        actual=_taken("actual", given, more),
-        use_estimate=_taken("use_estimate_if_actual_not_provided", given, more, True),
-        on_chunk=_taken("on_chunk", given, more),
-        cost_fn=_taken("cost_fn", given, more),
+        actual=given.pop("actual", None),
+        use_estimate=given.pop("use_estimate_if_actual_not_provided", True),
+        on_chunk=given.pop("on_chunk", None),
+        cost_fn=given.pop("cost_fn", None),
     )
-    client = _taken("client", given, more)
-    return guard(function, Options.read(given, more), pricing, client)
+    client = given.pop("client", None)
+    return guard(function, Options.read(given), pricing, client)
 
 
 def reserve_for_stream(options: Mapping[str, Any] | None = None, /, **more: Any) -> Any:
@@ -119,17 +120,11 @@ def reserve_for_stream(options: Mapping[str, Any] | None = None, /, **more: Any)
 
     Raises:
         CyclesProtocolError: denied, refused, or not understood.
+        TypeError: an option is unknown or given twice, or `estimate` is missing.
         ValueError: an option is not valid; nothing was sent.
     """
-    given = dict(options or {})
-    client = _taken("client", given, more)
+    given = given_once(options, more)
+    client = given.pop("client", None)
     asynchronous = client is not None and hasattr(client, "aclose")
     found = defaults.client_for(client, asynchronous=asynchronous)
-    return found.reserve_for_stream({**given, **more})
-
-
-def _taken(name: str, given: dict[str, Any], more: dict[str, Any], otherwise: Any = None) -> Any:
-    """Take an option out of whichever mapping has it."""
-    if name in given and name in more:
-        raise TypeError(f"options given twice: {name}; give each once")
-    return given.pop(name, more.pop(name, otherwise))
+    return found.reserve_for_stream(given)

@@ -30,7 +30,7 @@ from bursar.authority.render import render
 from bursar.authority.unforeseen import refused_of
 from bursar.client import timers
 from bursar.client.calls import Call
-from bursar.client.exceptions import error_from_response
+from bursar.client.exceptions import ClientClosed, error_from_response
 from bursar.client.io import Handle
 from bursar.client.response import CyclesResponse
 from bursar.clock import SystemClock
@@ -74,7 +74,7 @@ class _Waiting:
         return self._batcher.submit(command)
 
 
-class LedgerClosed(Exception):
+class LedgerClosed(ClientClosed):
     """A call came after the client was closed, or in a forked child; it was not sent."""
 
 

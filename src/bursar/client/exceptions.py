@@ -108,8 +108,16 @@ class CyclesProtocolError(CyclesError):
         return self.code == ErrorCode.UNIT_MISMATCH
 
 
+class ClientClosed(CyclesError):
+    """The client was closed before a call was made: nothing was sent."""
+
+
 class CyclesTransportError(CyclesProtocolError):
-    """There was no answer: whether the server acted is unknown. `cause` is what happened."""
+    """There was no answer: whether the server acted is unknown. `cause` is what happened.
+
+    Only where the client itself was closed (`ClientClosed`) the outcome is known: nothing was
+    sent, so nothing happened.
+    """
 
     def __init__(
         self,
@@ -117,8 +125,14 @@ class CyclesTransportError(CyclesProtocolError):
         *,
         cause: Exception | None = None,
         idempotency_key: str | None = None,
+        outcome_known: bool | None = None,
     ) -> None:
-        super().__init__(message, status=_TRANSPORT, idempotency_key=idempotency_key)
+        super().__init__(
+            message,
+            status=_TRANSPORT,
+            idempotency_key=idempotency_key,
+            outcome_known=isinstance(cause, ClientClosed) and outcome_known is not False,
+        )
         self.cause = cause
         if cause is not None:  # assigning None would hide the context of a `raise` in a handler
             self.__cause__ = cause
@@ -174,7 +188,10 @@ def error_from_response(
     if response.is_transport_error:
         message = f"{prefix}: {response.error_message}"
         return CyclesTransportError(
-            message, cause=response.transport_exception, idempotency_key=idempotency_key
+            message,
+            cause=response.transport_exception,
+            idempotency_key=idempotency_key,
+            outcome_known=outcome_known,
         )
     error_code = response.error_code
     reason_code = _text(response.get_body_attribute("reason_code")) or error_code

@@ -16,39 +16,58 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from bursar.client import ending
 from bursar.client.action import GuardedAction
 from bursar.client.cost import Cost, is_amount
 from bursar.client.exceptions import CyclesError
-from bursar.client.held import Held, unsettled
+from bursar.client.held import Held
 from bursar.client.outcome import Verdict
+from bursar.client.settling import unsettled
 from bursar.client.shell import Supervisor
 from bursar.flow import run_sync
 
 if TYPE_CHECKING:
     from bursar.client.exceptions import CyclesProtocolError
-    from bursar.client.models import Caps, CommitResponse, ReleaseResponse
+    from bursar.client.models import (
+        Caps,
+        CommitResponse,
+        EventCreateResponse,
+        ReleaseResponse,
+    )
 
 ABORTED = "stream_aborted"
 COMMIT_FAILED = "Commit failed"
 
 
+class Kind(NamedTuple):
+    """What a guard is called, and how it is released."""
+
+    name: str
+    reason: str
+    """Why it is released, if nobody says so."""
+    once: bool
+    """Whether releasing it after its end is an error, as it is for a commit."""
+
+
+GUARD = Kind("ReservationGuard", "released", once=True)
+STREAM = Kind("StreamReservation", ABORTED, once=False)
+
+
 class _Guard:
     """What a guard knows, and its flows; the shells below drive them."""
 
-    NAME: ClassVar[str] = "ReservationGuard"
-    RELEASE_REASON: ClassVar[str] = "released"
+    _kind: ClassVar[Kind] = GUARD
 
     def __init__(self, action: GuardedAction) -> None:
         """Take over an action whose reservation was made."""
         self._action = action
         self._held = action.held
         self.settlement_error: CyclesProtocolError | None = None
-        self._dropped = weakref.finalize(self, ending.dropped, self._held, self.NAME)
+        self._dropped = weakref.finalize(self, ending.dropped, self._held, self._kind.name)
         self._dropped.atexit = False  # the end of the interpreter has its own order: `ending`
-        ending.opened(self._held, self.NAME)
+        ending.opened(self._held, self._kind.name)
 
     def __repr__(self) -> str:
         """Show what a log needs, and nothing secret."""
@@ -116,13 +135,14 @@ class _Guard:
 
     async def _commit(
         self, actual: Any, metrics: Any, metadata: Mapping[str, Any] | None
-    ) -> CommitResponse | None:
-        from bursar.client.models import CommitResponse
+    ) -> CommitResponse | EventCreateResponse | None:
+        from bursar.client.models import CommitResponse, EventCreateResponse
 
         if self.finalized:
-            raise CyclesError(f"{self.NAME} already finalized")
+            raise self._ended()
         cost, own_metrics, own_metadata = self._cost(actual)
-        keep = self._action.engine.config.on_commit_failure == "journal"
+        config = self._action.engine.config
+        keep = config.on_commit_failure == "journal"
         step = await self._action.succeed(
             cost,
             own_metrics if metrics is None else metrics,
@@ -130,10 +150,12 @@ class _Guard:
             keep=keep,
         )
         if step is None:
-            raise CyclesError(f"{self.NAME} already finalized")
+            raise self._ended()
         if step.outcome.settled:
-            return CommitResponse.model_validate(step.outcome.response.body)
-        self.settlement_error = unsettled(step, COMMIT_FAILED)
+            self.settlement_error = None  # of a commit before, with `on_commit_failure="reset"`
+            answer = EventCreateResponse if step.record.mode == "event" else CommitResponse
+            return answer.model_validate(step.outcome.response.body)
+        self.settlement_error = unsettled(step, COMMIT_FAILED, config)
         if self.settlement_error and (not keep or step.outcome.verdict is Verdict.REJECTED):
             raise self.settlement_error
         return None
@@ -142,13 +164,16 @@ class _Guard:
         from bursar.client.models import ReleaseResponse
 
         if not self._held.claim():
-            if self.NAME == "ReservationGuard":
-                raise CyclesError(f"{self.NAME} already finalized")
+            if self._kind.once:
+                raise self._ended()
             return None
-        outcome = await self._held.give_back(reason or self.RELEASE_REASON)
+        outcome = await self._held.give_back(reason or self._kind.reason)
         if outcome is None or not outcome.settled:
             return None
         return ReleaseResponse.model_validate(outcome.response.body)
+
+    def _ended(self) -> CyclesError:
+        return CyclesError(f"{self._kind.name} already finalized")
 
     async def _extend(self, extend_by_ms: int) -> int | None:
         await self._held.extend(extend_by_ms)
@@ -157,7 +182,7 @@ class _Guard:
     async def _leave(self) -> None:
         if self._held.claim():
             await self._held.give_back(ending.DROPPED)
-            ending.warn(self._held, self.NAME)  # last: a filter may turn it into an error
+            ending.warn(self._held, self._kind.name)  # last: a filter may turn it into an error
 
 
 class ReservationGuard(_Guard):
@@ -165,7 +190,7 @@ class ReservationGuard(_Guard):
 
     def commit(
         self, actual: Any, metrics: Any = None, metadata: Mapping[str, Any] | None = None
-    ) -> CommitResponse | None:
+    ) -> CommitResponse | EventCreateResponse | None:
         """Commit what the action cost and return the server's answer.
 
         Args:
@@ -174,8 +199,9 @@ class ReservationGuard(_Guard):
             metadata: JSON values kept with the commit.
 
         Returns:
-            The answer, or None while it is not known: the commit is then in the journal, is
-            asked again in the background, and `settlement_error` says why.
+            The answer, that of an event if the lease had ended. None while it is not known:
+            the commit is then in the journal, is asked again in the background, and
+            `settlement_error` says why.
 
         Raises:
             CyclesError: it was finalized before.
@@ -223,7 +249,7 @@ class AsyncReservationGuard(_Guard):
 
     async def commit(
         self, actual: Any, metrics: Any = None, metadata: Mapping[str, Any] | None = None
-    ) -> CommitResponse | None:
+    ) -> CommitResponse | EventCreateResponse | None:
         """Commit what the action cost and return the server's answer.
 
         Args:
@@ -232,8 +258,9 @@ class AsyncReservationGuard(_Guard):
             metadata: JSON values kept with the commit.
 
         Returns:
-            The answer, or None while it is not known: the commit is then in the journal, is
-            asked again in the background, and `settlement_error` says why.
+            The answer, that of an event if the lease had ended. None while it is not known:
+            the commit is then in the journal, is asked again in the background, and
+            `settlement_error` says why.
 
         Raises:
             CyclesError: it was finalized before.
@@ -274,8 +301,7 @@ class AsyncReservationGuard(_Guard):
 class StreamHandle(ReservationGuard):
     """What `reserve_for_stream` returns: safe to end from several callbacks at once."""
 
-    NAME: ClassVar[str] = "StreamReservation"
-    RELEASE_REASON: ClassVar[str] = ABORTED
+    _kind: ClassVar[Kind] = STREAM
 
     def dispose(self) -> None:
         """Stop the heartbeat and send nothing: the stream never began."""
@@ -288,8 +314,7 @@ class StreamHandle(ReservationGuard):
 class AsyncStreamHandle(AsyncReservationGuard):
     """What `await reserve_for_stream` returns: safe to end from several callbacks at once."""
 
-    NAME: ClassVar[str] = "StreamReservation"
-    RELEASE_REASON: ClassVar[str] = ABORTED
+    _kind: ClassVar[Kind] = STREAM
 
     def dispose(self) -> None:
         """Stop the heartbeat and send nothing: the stream never began."""

@@ -17,7 +17,7 @@ from typing import Any
 from bursar.client import calls, settling, validation
 from bursar.client import context as contexts
 from bursar.client.config import CyclesConfig
-from bursar.client.exceptions import CyclesError, CyclesProtocolError, error_from_response
+from bursar.client.exceptions import CyclesError, error_from_response
 from bursar.client.heartbeat import Beat, Heartbeat
 from bursar.client.heartbeat_failure import HeartbeatFailure
 from bursar.client.io import Handle, Io, Timers
@@ -104,7 +104,7 @@ class Held:
         return True
 
     def reopen(self) -> None:
-        """Give the claim back after a commit that settled nothing; the heart stays still."""
+        """Give the claim back after a commit that nobody confirmed; the heart stays still."""
         self._claimed = False
 
     async def _beat(self) -> float | None:
@@ -258,13 +258,6 @@ class HeartbeatLost(CyclesError):
             f"ended ({failure.reason}); known spend was committed or is in the journal"
         )
         self.failure = failure
-
-
-def unsettled(step: Step, prefix: str) -> CyclesProtocolError | None:
-    """Return the error of a settlement whose first attempt settled nothing, or None."""
-    if step.outcome.settled:
-        return None
-    return error_from_response(prefix, step.outcome.response)
 
 
 def _wait_s(beat: Beat) -> float | None:

@@ -11,6 +11,7 @@ server has confirmed in full.
 | 200 that fits, a dry run | no reservation; the evaluation is the result |
 | no answer, 5xx, another 2xx | once more, same key; then refused |
 | 3xx, 4xx (429 too) | refused at once |
+| the client is closed | refused at once: nothing was sent |
 
 An exception knows its key, and whether its outcome is known: a first answer that was lost
 may have reserved, unless the second refuses for a reason that only the ledger can give.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bursar.client import calls
-from bursar.client.exceptions import CyclesProtocolError, error_from_response
+from bursar.client.exceptions import ClientClosed, CyclesProtocolError, error_from_response
 from bursar.client.io import Io
 from bursar.client.outcome import Expected, Outcome, classify
 from bursar.client.response import CyclesResponse
@@ -126,7 +127,7 @@ async def _ask(io: Io, call: calls.Call, key: str) -> Opened:
         outcome = classify(response, Expected.CREATE)
         if outcome.settled:
             return Opened(response.body or {}, sent_ms, io.monotonic_ms())
-        unknown = response.is_transport_error or response.is_success or response.status >= 500
+        unknown = response.is_success or response.status >= 500 or _lost(response)
         if not unknown or attempt == ATTEMPTS - 1:
             raise _refused(outcome, key, known=not unknown and (attempt == 0 or outcome.final))
     raise AssertionError("the last try returns or raises")
@@ -142,7 +143,13 @@ def _refused(outcome: Outcome, key: str, *, known: bool) -> CyclesProtocolError:
             idempotency_key=key,
             outcome_known=False,
         )
-    lost = ": remained ambiguous after same-key retry" if response.is_transport_error else ""
+    lost = ": remained ambiguous after same-key retry" if _lost(response) else ""
     return error_from_response(
         FAILED + lost, response, idempotency_key=key, outcome_known=None if known else False
     )
+
+
+def _lost(response: CyclesResponse) -> bool:
+    """Return whether a call was sent, or may have been, and there is no answer."""
+    closed = isinstance(response.transport_exception, ClientClosed)
+    return response.is_transport_error and not closed

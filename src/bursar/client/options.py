@@ -52,16 +52,12 @@ class Options:
     commit_metadata: Any = None
 
     @classmethod
-    def read(cls, given: Mapping[str, Any] | None, more: Mapping[str, Any]) -> Self:
-        """Return options from a mapping and keywords.
+    def read(cls, options: Mapping[str, Any]) -> Self:
+        """Return options from a mapping.
 
         Raises:
-            TypeError: an option is unknown, given twice, or `estimate` is missing.
+            TypeError: an option is unknown, or `estimate` is missing.
         """
-        both = set(given or {}) & set(more)
-        if both:
-            raise TypeError(f"options given twice: {', '.join(sorted(both))}; give each once")
-        options = {**(given or {}), **more}
         known = {one.name for one in fields(cls)}
         unknown = sorted(set(options) - known)
         if unknown:
@@ -111,6 +107,18 @@ class Options:
         )
 
 
+def given_once(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options from a mapping and keywords; neither silently overrules the other.
+
+    Raises:
+        TypeError: an option is in both.
+    """
+    both = sorted(set(options or {}) & set(more))
+    if both:
+        raise TypeError(f"options given twice: {', '.join(both)}; give each once")
+    return {**(options or {}), **more}
+
+
 def held_plan(
     request: ReservationCreateRequest | Mapping[str, Any] | None,
     options: Mapping[str, Any],
@@ -124,7 +132,7 @@ def held_plan(
         ValueError: a field is missing or out of its range, or it is a dry run.
     """
     if request is None:
-        plan = Options.read(None, options).plan(config, new_key)
+        plan = Options.read(options).plan(config, new_key)
     elif options:
         raise TypeError("give a request or options, not both")
     else:

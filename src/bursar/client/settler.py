@@ -14,7 +14,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from bursar.client import settling
@@ -102,7 +102,7 @@ class Settler:
         self._take(record)
         shared().ready()
         try:
-            await settling.remember(self.io, record)
+            written = await settling.remember(self.io, record)
             step = await settling.attempt(self.io, self.config, record)
         except BaseException:  # cancelled half way, by a loop or a process that ends
             self._schedule(record, 0, settling.backoff_s(self.config, 0))
@@ -111,7 +111,7 @@ class Settler:
             self._drop(record)
         else:
             self._schedule(step.record, step.attempts, step.delay_s)
-        return step
+        return replace(step, journaled=written and self.config.journal_enabled)
 
     def watch(self) -> None:
         """Start looking at the journal: now for what a dead process left, then periodically.

@@ -11,6 +11,7 @@ again can change nothing. Nothing here ever releases.
 | expired, was a commit | rewritten as an event, same key | the event, at once |
 | expired, no event can be made, or was an event | kept | the long interval |
 | limited, with a time | rewritten with the time before which nothing is sent | then |
+| the client was closed, so nothing was sent | kept | a client with the same journal |
 | limited, no answer, 5xx, bad 2xx, 3xx | kept | backoff, then the long interval |
 | unauthorized, unclassified | kept | the long interval: somebody has to act |
 
@@ -24,8 +25,14 @@ from dataclasses import dataclass, replace
 
 from bursar.client import calls
 from bursar.client.config import CyclesConfig
+from bursar.client.exceptions import (
+    ClientClosed,
+    CyclesProtocolError,
+    CyclesTransportError,
+    error_from_response,
+)
 from bursar.client.io import Io
-from bursar.client.journal import JournalError, Record
+from bursar.client.journal import JournalError, Record, default_directory
 from bursar.client.outcome import Expected, Outcome, Verdict, classify
 
 RETRY_AFTER_MS_MAX = 3_600_000
@@ -39,13 +46,19 @@ class Step:
 
     `record` is what the journal holds now, unless the outcome is final. `delay_s` is when it
     is to be asked again; None means not by this process. `attempts` counts the failures of
-    its present mode.
+    its present mode. `journaled` is whether the journal has the record.
     """
 
     outcome: Outcome
     record: Record
     delay_s: float | None
     attempts: int = 0
+    journaled: bool = False
+
+    @property
+    def unsent(self) -> bool:
+        """Whether nothing was sent because the client was closed before."""
+        return isinstance(self.outcome.response.transport_exception, ClientClosed)
 
 
 def event_body(
@@ -74,8 +87,8 @@ def event_body(
     return body
 
 
-async def remember(io: Io, record: Record) -> None:
-    """Put a record into the journal; if that fails, say so and go on.
+async def remember(io: Io, record: Record) -> bool:
+    """Put a record into the journal; if that fails, say so and go on. Return whether it is in.
 
     The spend is known and the server can still be told; refusing to send it because a disk
     is full would lose it for certain.
@@ -89,6 +102,8 @@ async def remember(io: Io, record: Record) -> None:
             record.reservation_id,
             error,
         )
+        return False
+    return True
 
 
 async def attempt(io: Io, config: CyclesConfig, record: Record, attempts: int = 0) -> Step:
@@ -140,6 +155,8 @@ def follow(
     match outcome.verdict:
         case Verdict.SETTLED | Verdict.FINAL | Verdict.REJECTED:
             return Step(outcome, record, None)
+        case _ if isinstance(outcome.response.transport_exception, ClientClosed):
+            return Step(outcome, record, None, attempts)
         case Verdict.EXPIRED if record.mode == "commit" and record.event_fallback_body:
             return Step(outcome, replace(record, mode="event", not_before_ms=None), 0.0)
         case Verdict.LIMITED if outcome.retry_after_ms is not None:
@@ -190,4 +207,28 @@ def _what_next(step: Step, config: CyclesConfig) -> str:
         return "kept and asked again"
     if config.journal_enabled:
         return "kept in the journal"
-    return "not asked again: the settings allow neither a retry nor a journal"
+    return "not asked again: there is neither a retry nor a journal"
+
+
+def unsettled(step: Step, prefix: str, config: CyclesConfig) -> CyclesProtocolError | None:
+    """Return the error of a settlement whose first attempt settled nothing, or None.
+
+    Where nothing was sent, it says where the record is and who will send it.
+    """
+    if step.outcome.settled:
+        return None
+    if not step.unsent:
+        return error_from_response(prefix, step.outcome.response)
+    said = step.outcome.response.error_message
+    cause = step.outcome.response.transport_exception
+    return CyclesTransportError(f"{prefix}: {said}. {_whereabouts(step, config)}", cause=cause)
+
+
+def _whereabouts(step: Step, config: CyclesConfig) -> str:
+    if not step.journaled:
+        return "The record of this spend is in no journal: account for it with create_event"
+    folder = config.journal_dir or default_directory()
+    return (
+        f"The record of this spend is in the journal {folder}; a client with the same settings "
+        "sends it, with its next reservation or flush()"
+    )

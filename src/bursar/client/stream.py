@@ -27,9 +27,9 @@ from bursar.client.action import GuardedAction
 from bursar.client.calls import body_of
 from bursar.client.cost import Cost
 from bursar.client.exceptions import CyclesError
-from bursar.client.held import unsettled
 from bursar.client.lost import TaskWatch
 from bursar.client.plans import make_plan
+from bursar.client.settling import unsettled
 from bursar.client.usage import StreamUsage, full_cost, known_cost, metrics_of
 from bursar.flow import run_sync
 from bursar.vocabulary import Decision
@@ -147,7 +147,7 @@ class _Stream:
     async def _commit(self, cost: Cost, metrics: dict[str, Any] | None) -> None:
         step = await self._action.succeed(cost, metrics)
         if step is not None:
-            self.settlement_error = unsettled(step, self.COMMIT_FAILED)
+            self.settlement_error = unsettled(step, self.COMMIT_FAILED, self._action.engine.config)
         if self._raise and self.settlement_error is not None:
             raise self.settlement_error
 

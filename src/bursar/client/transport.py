@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bursar.client import validation
 from bursar.client.calls import Call
 from bursar.client.config import CyclesConfig
+from bursar.client.exceptions import ClientClosed
 from bursar.client.response import CyclesResponse
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ KEPT_HEADERS = (
     *("x-request-id", "x-cycles-trace-id", "x-cycles-tenant", "retry-after", "date"),
     *("x-ratelimit-remaining", "x-ratelimit-reset"),
 )
+CLOSED = "the client of {url} is closed and sent nothing; open another one"
 BODY_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -68,6 +70,7 @@ class HttpTransport:
         self._config = config
         self._deadline_s = deadline_s(config)
         self._owned = http is None
+        self._closed = False
         if http is None:
             self._open()
         else:
@@ -95,12 +98,19 @@ class HttpTransport:
             return CyclesResponse.transport_error(error)
 
     def close(self) -> None:
-        """Close the client, if it was opened here."""
+        """Close the client, if it was opened here; nothing is sent afterwards."""
+        self._closed = True
         if self._owned and self._closing.detach():  # at exit a finalizer is no longer callable
             _close(self._http, self._process)
 
     def _client(self) -> httpx2.Client:
-        """Return the client; a forked child must not talk on its parent's connections."""
+        """Return the client; a forked child must not talk on its parent's connections.
+
+        Raises:
+            ClientClosed: it was closed.
+        """
+        if self._closed:
+            raise ClientClosed(CLOSED.format(url=self._config.base_url))
         if self._owned and self._process != os.getpid():
             self._open()
         return self._http
@@ -114,6 +124,7 @@ class AsyncHttpTransport:
         self._config = config
         self._deadline_s = deadline_s(config)
         self._given = http
+        self._closed = False
         self._twin: HttpTransport | None = None
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
             weakref.WeakKeyDictionary()
@@ -135,7 +146,11 @@ class AsyncHttpTransport:
             return CyclesResponse.transport_error(error)
 
     async def aclose(self) -> None:
-        """Close the running loop's client, and the one for threads if there is one."""
+        """Close the running loop's client, and the one for threads if there is one.
+
+        Nothing is sent afterwards, on no loop.
+        """
+        self._closed = True
         http = self._by_loop.pop(asyncio.get_running_loop(), None)
         if http is not None:
             await http.aclose()
@@ -146,9 +161,13 @@ class AsyncHttpTransport:
         """Return the blocking transport to the same server, for the end of the process."""
         if self._twin is None:
             self._twin = HttpTransport(self._config)
+            if self._closed:
+                self._twin.close()
         return self._twin
 
     def _client(self) -> httpx2.AsyncClient:
+        if self._closed:
+            raise ClientClosed(CLOSED.format(url=self._config.base_url))
         if self._given is not None:
             return self._given
         loop = asyncio.get_running_loop()
