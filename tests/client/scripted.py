@@ -169,6 +169,15 @@ class ScriptedServer:
         before, reply = self._replies[name]
         if (before.path, before.body) != (call.path, call.body):
             return _refusal(409, "IDEMPOTENCY_MISMATCH")
+        return self._as_of_now(reply)
+
+    def _as_of_now(self, reply: CyclesResponse) -> CyclesResponse:
+        """Return a repeated answer: a lease that is over has no time left."""
+        rid = (reply.body or {}).get("reservation_id")
+        if rid in self.charged | self.released and "remaining_ttl_ms" in (reply.body or {}):
+            return CyclesResponse.success(
+                reply.status, {**(reply.body or {}), "remaining_ttl_ms": 0}
+            )
         return reply
 
     def _act(self, call: Call) -> CyclesResponse:

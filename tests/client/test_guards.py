@@ -104,8 +104,9 @@ def test_a_request_is_reserved_as_it_is(shell: Shell) -> None:
         overage_policy="REJECT",
         metadata={"run": 1},
     )
-    for asked in (request, request.model_dump(mode="json", exclude_none=True)):
-        shell.run(shell.run(shell.client.reserve(asked)).release())
+    written = request.model_dump(mode="json", exclude_none=True)
+    for guard in [shell.run(shell.client.reserve(asked)) for asked in (request, written)]:
+        shell.run(guard.release())
     first, second = shell.server.bodies("createReservation")
     assert first == second == request.model_dump(mode="json", exclude_none=True)
     assert [body["idempotency_key"] for body in shell.server.bodies("releaseReservation")] == [

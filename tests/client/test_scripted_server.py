@@ -73,6 +73,9 @@ def test_the_life_of_a_reservation(send: Any) -> None:
         assert body_fits(committed.body, Expected.COMMIT)
     late = calls.release_reservation(rid, {"idempotency_key": "l"})
     assert said(send(late)) == (409, {"error": "RESERVATION_FINALIZED"})
+    over = send(create("c", ttl_ms=60_000))
+    assert said(over) == (200, {"decision": "ALLOW"})
+    assert (over.body["reservation_id"], over.body["remaining_ttl_ms"]) == (rid, 0)
 
 
 def test_the_other_ends(send: Any) -> None:

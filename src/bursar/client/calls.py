@@ -32,7 +32,7 @@ class Call:
     """One request: what it asks for and says; the credential is the transport's.
 
     `operation` is the published specification's name of it; `reservation_id` is what the
-    path is about, as the caller gave it.
+    path is about, as the caller gave it; `content` is the body as it travels.
     """
 
     operation: str
@@ -41,6 +41,17 @@ class Call:
     body: Body | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     reservation_id: str | None = None
+    content: bytes | None = field(init=False, default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Encode the body, once for every transport and every retry.
+
+        Raises:
+            TypeError: the body holds what JSON has no type for.
+            ValueError: it holds what no JSON text or UTF-8 can say.
+        """
+        if self.body is not None:
+            object.__setattr__(self, "content", validation.encode_body(self.body))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -131,4 +142,7 @@ def _about(reservation_id: str, verb: str, request: object) -> Call:
 
 
 def _query(query: Mapping[str, object]) -> dict[str, str]:
-    return {name.rstrip("_"): str(value) for name, value in query.items() if value is not None}
+    named = {name.rstrip("_"): str(value) for name, value in query.items() if value is not None}
+    for name, value in named.items():
+        validation.validate_utf8(value, name)
+    return named

@@ -92,6 +92,8 @@ def json_values(given: Any, name: str = "metadata") -> dict[str, Any]:
         ValueError: it is no mapping, or holds what JSON cannot say.
     """
     try:
-        return dict(json.loads(json.dumps(dict(given), allow_nan=False)))
+        text = json.dumps(dict(given), allow_nan=False, ensure_ascii=False)
+        text.encode()
+        return dict(json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} must be a mapping of JSON values: {error}") from error

@@ -146,7 +146,7 @@ class EmbeddedLedger:
 
     def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call; never raises `Exception`."""
-        body = b"" if call.body is None else json.dumps(call.body).encode()
+        body = b"" if call.content is None else call.content
         path = {} if call.reservation_id is None else {"reservation_id": call.reservation_id}
         operation = OPERATIONS[call.operation]
         return self._perform(operation, self._principal, body, query=call.query, path=path)

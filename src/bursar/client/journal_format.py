@@ -15,6 +15,7 @@ from functools import lru_cache
 from hashlib import pbkdf2_hmac, sha256
 from typing import Any, Literal
 
+from bursar.client.validation import encode_body, path_segment
 from bursar.vocabulary import AMOUNT_MAX
 
 VERSION = 1
@@ -165,7 +166,20 @@ def _checked(members: dict[str, Any]) -> Record:
         ),
     )
     _ = record.key  # raises if what is sent next has no key
+    _check_sendable(record)
     return record
+
+
+def _check_sendable(record: Record) -> None:
+    """Refuse a record of which no request can be made, such as one with half a character."""
+    try:
+        if record.mode == "commit":
+            path_segment(record.reservation_id)
+        for body in (record.commit_body, record.event_fallback_body):
+            if body is not None:
+                encode_body(body)
+    except (TypeError, ValueError) as unfit:
+        raise UnreadableRecord(str(unfit)) from None
 
 
 def _text(members: dict[str, Any], name: str) -> str:

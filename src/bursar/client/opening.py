@@ -9,9 +9,15 @@ server has confirmed in full.
 | 200 that fits, ALLOW or ALLOW_WITH_CAPS | go |
 | 200 that fits, DENY | refused, `CyclesProtocolError` or the class of its reason |
 | 200 that fits, a dry run | no reservation; the evaluation is the result |
+| 200 that fits, ALLOW, no time left | refused, `ReservationFinalizedError` |
 | no answer, 5xx, another 2xx | once more, same key; then refused |
 | 3xx, 4xx (429 too) | refused at once |
 | the client is closed | refused at once: nothing was sent |
+
+An answer with no time left repeats what a key was told when it was new: its reservation is
+committed, released or expired by now. Work that ran for it would be work nobody holds money
+for, done perhaps a second time, and its commit would be taken for the first one's. So nothing
+runs; who wants it done again takes another key.
 
 An exception knows its key, and whether its outcome is known: a first answer that was lost
 may have reserved, unless the second refuses for a reason that only the ledger can give.
@@ -23,11 +29,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bursar.client import calls
-from bursar.client.exceptions import ClientClosed, CyclesProtocolError, error_from_response
+from bursar.client.exceptions import (
+    ClientClosed,
+    CyclesProtocolError,
+    ReservationFinalizedError,
+    error_from_response,
+)
 from bursar.client.io import Io
 from bursar.client.outcome import Expected, Outcome, classify
 from bursar.client.response import CyclesResponse
-from bursar.vocabulary import Decision
+from bursar.vocabulary import Decision, ErrorCode
 
 ATTEMPTS = 2
 FAILED = "Failed to create reservation"
@@ -96,6 +107,14 @@ class Opened:
         """Whether the action may go ahead."""
         return self.decision in (Decision.ALLOW, Decision.ALLOW_WITH_CAPS)
 
+    @property
+    def over(self) -> bool:
+        """Whether this repeats the answer of a reservation that is no longer active.
+
+        Servers that do not send `remaining_ttl_ms` never say so.
+        """
+        return self.body.get("remaining_ttl_ms") == 0
+
 
 async def open_reservation(io: Io, plan: Plan) -> Opened:
     """Reserve as `plan` says and return what was granted.
@@ -103,6 +122,7 @@ async def open_reservation(io: Io, plan: Plan) -> Opened:
     Raises:
         CyclesProtocolError: the server refused, or could not be understood twice.
         CyclesTransportError: the server could not be reached twice.
+        ReservationFinalizedError: the key's reservation is no longer active.
     """
     call = calls.create_reservation(plan.body())
     opened = await _ask(io, call, plan.create_key)
@@ -117,7 +137,20 @@ async def open_reservation(io: Io, plan: Plan) -> Opened:
             idempotency_key=plan.create_key,
             outcome_known=False,
         )
+    if opened.over:
+        raise _finished(opened, plan.create_key)
     return opened
+
+
+def _finished(opened: Opened, key: str) -> CyclesProtocolError:
+    return ReservationFinalizedError(
+        f"Reservation {opened.reservation_id} of idempotency key {key!r} is no longer active: it "
+        "was committed or released, or its lease ended; nothing was run. To do the work again, "
+        "use another key; get_reservation tells how this one ended",
+        status=200,
+        reason_code=ErrorCode.RESERVATION_FINALIZED,
+        idempotency_key=key,
+    )
 
 
 async def _ask(io: Io, call: calls.Call, key: str) -> Opened:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
+from bursar.client.calls import body_of
 from bursar.client.config import CyclesConfig
 from bursar.client.opening import Plan
 from bursar.client.plans import action_of, make_plan, subject_of
@@ -147,16 +148,11 @@ def _of_request(
     config: CyclesConfig,
     new_key: Callable[[], str],
 ) -> Plan:
-    from bursar.client.calls import body_of
-
     body = body_of(request)
-    missing = [name for name in ("action", "estimate") if not body.get(name)]
-    if missing:
-        raise ValueError(f"request: {', '.join(missing)} missing; see ReservationCreateRequest")
-    subject = body.get("subject") or {}
+    _check_request(body)
     return make_plan(
         new_key,
-        subject=subject or subject_of(config, subject),
+        subject=body.get("subject") or subject_of(config, {}),
         action=body["action"],
         estimate=body["estimate"].get("amount"),
         unit=body["estimate"].get("unit"),
@@ -167,3 +163,37 @@ def _of_request(
         idempotency_key=body.get("idempotency_key"),
         metadata=body.get("metadata"),
     )
+
+
+def _check_request(body: Mapping[str, Any]) -> None:
+    """Refuse what has not the shape of a wire request; ranges are checked with the plan.
+
+    Raises:
+        ValueError: a field is unknown, missing, or no object; the message says what to write.
+    """
+    from bursar.client.models import ReservationCreateRequest
+
+    unknown = sorted(str(name) for name in set(body) - set(ReservationCreateRequest.model_fields))
+    if unknown:
+        raise ValueError(
+            f"request: unknown fields {', '.join(unknown)}; see ReservationCreateRequest, or give"
+            " options as keywords: reserve(estimate=100)"
+        )
+    for name, sample in _OBJECTS.items():
+        value = body.get(name)
+        if value is None and name in _REQUIRED:
+            raise ValueError(f"request: {name} is missing; write {sample}")
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(
+                f"request: {name} must be an object, got {value!r}; write {sample}, or give"
+                " options as keywords: reserve(estimate=100)"
+            )
+
+
+_REQUIRED = ("action", "estimate")
+_OBJECTS = {
+    "estimate": '{"unit": "TOKENS", "amount": 100}',
+    "action": '{"kind": "llm.completion", "name": "gpt-4o"}',
+    "subject": '{"tenant": "acme"}',
+    "metadata": '{"run": "42"}',
+}

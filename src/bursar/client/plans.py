@@ -8,7 +8,7 @@ validation are the same for all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bursar.client import validation
@@ -28,14 +28,19 @@ def subject_of(config: CyclesConfig, named: Mapping[str, Any]) -> dict[str, Any]
         value = named.get(level) or getattr(config, level)
         if value:
             subject[level] = value
-    if named.get("dimensions"):
-        subject["dimensions"] = dict(named["dimensions"])
+    dimensions = named.get("dimensions")
+    if dimensions and not isinstance(dimensions, Mapping):
+        raise ValueError(f"dimensions must be a mapping of texts, got {dimensions!r}")
+    if dimensions:
+        subject["dimensions"] = dict(dimensions)
     return subject
 
 
-def action_of(kind: str | None, name: str | None, tags: list[str] | None = None) -> dict[str, Any]:
+def action_of(kind: str | None, name: str | None, tags: Any = None) -> dict[str, Any]:
     """Return an action from options."""
     action: dict[str, Any] = {"kind": kind or UNKNOWN_ACTION, "name": name or UNKNOWN_ACTION}
+    if tags and (isinstance(tags, str) or not isinstance(tags, Iterable)):
+        raise ValueError(f"action_tags must be a list of texts, got {tags!r}; write [{tags!r}]")
     if tags:
         action["tags"] = list(tags)
     return action

@@ -242,8 +242,9 @@ def _json(content: bytes) -> Any:
 
 def _arguments(call: Call) -> dict[str, Any]:
     arguments: dict[str, Any] = {"method": call.method, "url": call.path, "headers": call.headers}
-    if call.body is not None:
-        arguments["json"] = call.body
+    if call.content is not None:
+        arguments["content"] = call.content
+        arguments["headers"]["Content-Type"] = "application/json"
     if call.query:
         arguments["params"] = dict(call.query)
     return arguments

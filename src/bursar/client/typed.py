@@ -1,48 +1,21 @@
 """The same calls with typed answers.
 
 The rule that lives here: an answer is a model, or an exception; nothing is parsed by hand.
-Unknown fields of an answer are kept on the model, and unknown codes on the exception.
+What makes it the one or the other is decided in `answers`, for both shells.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from bursar.client import calls
+from bursar.client import answers, calls
+from bursar.client.answers import Model
 from bursar.client.calls import Call
-from bursar.client.exceptions import CyclesProtocolError, error_from_response
 from bursar.client.response import CyclesResponse
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from bursar.client import models
-
-Model = TypeVar("Model", bound="BaseModel")
-
-PAGES_MAX = 100_000
-
-
-def parse(model: type[Model], response: CyclesResponse, what: str) -> Model:
-    """Return the model of a success.
-
-    Raises:
-        CyclesProtocolError: the server refused, or its answer does not fit the schema.
-        CyclesTransportError: there was no answer.
-    """
-    from pydantic import ValidationError
-
-    if not response.is_success:
-        raise error_from_response(f"Failed to {what}", response)
-    try:
-        return model.model_validate(response.body)
-    except ValidationError as error:
-        raise CyclesProtocolError(
-            f"Failed to {what}: the answer does not fit its schema: {error.error_count()} errors",
-            status=response.status,
-            request_id=response.request_id,
-        ) from error
 
 
 class TypedCalls:
@@ -56,22 +29,19 @@ class TypedCalls:
         """Reserve before an action; a DENY is an answer, not an exception."""
         from bursar.client.models import ReservationCreateResponse
 
-        response = self._send(calls.create_reservation(request))
-        return parse(ReservationCreateResponse, response, "create reservation")
+        return self._ask(ReservationCreateResponse, calls.create_reservation(request))
 
     def commit_reservation(self, reservation_id: str, request: Any) -> models.CommitResponse:
         """Account for what a reserved action cost."""
         from bursar.client.models import CommitResponse
 
-        response = self._send(calls.commit_reservation(reservation_id, request))
-        return parse(CommitResponse, response, "commit reservation")
+        return self._ask(CommitResponse, calls.commit_reservation(reservation_id, request))
 
     def release_reservation(self, reservation_id: str, request: Any) -> models.ReleaseResponse:
         """Give back what a reservation holds."""
         from bursar.client.models import ReleaseResponse
 
-        response = self._send(calls.release_reservation(reservation_id, request))
-        return parse(ReleaseResponse, response, "release reservation")
+        return self._ask(ReleaseResponse, calls.release_reservation(reservation_id, request))
 
     def extend_reservation(
         self, reservation_id: str, request: Any
@@ -79,52 +49,52 @@ class TypedCalls:
         """Extend a lease."""
         from bursar.client.models import ReservationExtendResponse
 
-        response = self._send(calls.extend_reservation(reservation_id, request))
-        return parse(ReservationExtendResponse, response, "extend reservation")
+        return self._ask(
+            ReservationExtendResponse, calls.extend_reservation(reservation_id, request)
+        )
 
     def decide(self, request: Any) -> models.DecisionResponse:
         """Ask whether an action would be allowed; nothing is held."""
         from bursar.client.models import DecisionResponse
 
-        return parse(DecisionResponse, self._send(calls.decide(request)), "decide")
+        return self._ask(DecisionResponse, calls.decide(request))
 
     def create_event(self, request: Any) -> models.EventCreateResponse:
         """Account for a cost that was never reserved."""
         from bursar.client.models import EventCreateResponse
 
-        response = self._send(calls.create_event(request))
-        return parse(EventCreateResponse, response, "create event")
+        return self._ask(EventCreateResponse, calls.create_event(request))
 
     def get_reservation(self, reservation_id: str) -> models.ReservationDetail:
         """Read one reservation."""
         from bursar.client.models import ReservationDetail
 
-        response = self._send(calls.get_reservation(reservation_id))
-        return parse(ReservationDetail, response, "get reservation")
+        return self._ask(ReservationDetail, calls.get_reservation(reservation_id))
 
     def iter_reservations(self, **query_params: Any) -> Iterator[models.ReservationSummary]:
-        """Yield every reservation that fits, page after page."""
-        from bursar.client.models import ReservationListResponse
+        """Yield every reservation that fits, page after page.
 
-        for _ in range(PAGES_MAX):
-            response = self._send(calls.list_reservations(query_params))
-            page = parse(ReservationListResponse, response, "list reservations")
-            yield from page.reservations
-            if not page.next_cursor:
-                return
-            query_params["cursor"] = page.next_cursor
+        Raises:
+            CyclesProtocolError: a page was refused or cannot be read, or the listing does
+                not end; what was yielded before is not all there is.
+        """
+        listing = answers.reservations(query_params)
+        while (call := listing.next) is not None:
+            yield from listing.take(call, self._send(call))
 
     def iter_balances(self, **query_params: Any) -> Iterator[models.Balance]:
-        """Yield every balance that fits, page after page."""
-        from bursar.client.models import BalanceResponse
+        """Yield every balance that fits, page after page.
 
-        for _ in range(PAGES_MAX):
-            response = self._send(calls.get_balances(query_params))
-            page = parse(BalanceResponse, response, "get balances")
-            yield from page.balances
-            if not page.next_cursor:
-                return
-            query_params["cursor"] = page.next_cursor
+        Raises:
+            CyclesProtocolError: a page was refused or cannot be read, or the listing does
+                not end; what was yielded before is not all there is.
+        """
+        listing = answers.balances(query_params)
+        while (call := listing.next) is not None:
+            yield from listing.take(call, self._send(call))
+
+    def _ask(self, model: type[Model], call: Call) -> Model:
+        return answers.parse(model, self._send(call), call)
 
 
 class AsyncTypedCalls:
@@ -138,15 +108,13 @@ class AsyncTypedCalls:
         """Reserve before an action; a DENY is an answer, not an exception."""
         from bursar.client.models import ReservationCreateResponse
 
-        response = await self._send(calls.create_reservation(request))
-        return parse(ReservationCreateResponse, response, "create reservation")
+        return await self._ask(ReservationCreateResponse, calls.create_reservation(request))
 
     async def commit_reservation(self, reservation_id: str, request: Any) -> models.CommitResponse:
         """Account for what a reserved action cost."""
         from bursar.client.models import CommitResponse
 
-        response = await self._send(calls.commit_reservation(reservation_id, request))
-        return parse(CommitResponse, response, "commit reservation")
+        return await self._ask(CommitResponse, calls.commit_reservation(reservation_id, request))
 
     async def release_reservation(
         self, reservation_id: str, request: Any
@@ -154,8 +122,7 @@ class AsyncTypedCalls:
         """Give back what a reservation holds."""
         from bursar.client.models import ReleaseResponse
 
-        response = await self._send(calls.release_reservation(reservation_id, request))
-        return parse(ReleaseResponse, response, "release reservation")
+        return await self._ask(ReleaseResponse, calls.release_reservation(reservation_id, request))
 
     async def extend_reservation(
         self, reservation_id: str, request: Any
@@ -163,55 +130,53 @@ class AsyncTypedCalls:
         """Extend a lease."""
         from bursar.client.models import ReservationExtendResponse
 
-        response = await self._send(calls.extend_reservation(reservation_id, request))
-        return parse(ReservationExtendResponse, response, "extend reservation")
+        return await self._ask(
+            ReservationExtendResponse, calls.extend_reservation(reservation_id, request)
+        )
 
     async def decide(self, request: Any) -> models.DecisionResponse:
         """Ask whether an action would be allowed; nothing is held."""
         from bursar.client.models import DecisionResponse
 
-        return parse(DecisionResponse, await self._send(calls.decide(request)), "decide")
+        return await self._ask(DecisionResponse, calls.decide(request))
 
     async def create_event(self, request: Any) -> models.EventCreateResponse:
         """Account for a cost that was never reserved."""
         from bursar.client.models import EventCreateResponse
 
-        return parse(
-            EventCreateResponse, await self._send(calls.create_event(request)), "create event"
-        )
+        return await self._ask(EventCreateResponse, calls.create_event(request))
 
     async def get_reservation(self, reservation_id: str) -> models.ReservationDetail:
         """Read one reservation."""
         from bursar.client.models import ReservationDetail
 
-        response = await self._send(calls.get_reservation(reservation_id))
-        return parse(ReservationDetail, response, "get reservation")
+        return await self._ask(ReservationDetail, calls.get_reservation(reservation_id))
 
     async def iter_reservations(
         self, **query_params: Any
     ) -> AsyncIterator[models.ReservationSummary]:
-        """Yield every reservation that fits, page after page."""
-        from bursar.client.models import ReservationListResponse
+        """Yield every reservation that fits, page after page.
 
-        for _ in range(PAGES_MAX):
-            response = await self._send(calls.list_reservations(query_params))
-            page = parse(ReservationListResponse, response, "list reservations")
-            for one in page.reservations:
-                yield one
-            if not page.next_cursor:
-                return
-            query_params["cursor"] = page.next_cursor
+        Raises:
+            CyclesProtocolError: a page was refused or cannot be read, or the listing does
+                not end; what was yielded before is not all there is.
+        """
+        listing = answers.reservations(query_params)
+        while (call := listing.next) is not None:
+            for row in listing.take(call, await self._send(call)):
+                yield row
 
     async def iter_balances(self, **query_params: Any) -> AsyncIterator[models.Balance]:
-        """Yield every balance that fits, page after page."""
-        from bursar.client.models import BalanceResponse
+        """Yield every balance that fits, page after page.
 
-        for _ in range(PAGES_MAX):
-            page = parse(
-                BalanceResponse, await self._send(calls.get_balances(query_params)), "read"
-            )
-            for one in page.balances:
-                yield one
-            if not page.next_cursor:
-                return
-            query_params["cursor"] = page.next_cursor
+        Raises:
+            CyclesProtocolError: a page was refused or cannot be read, or the listing does
+                not end; what was yielded before is not all there is.
+        """
+        listing = answers.balances(query_params)
+        while (call := listing.next) is not None:
+            for row in listing.take(call, await self._send(call)):
+                yield row
+
+    async def _ask(self, model: type[Model], call: Call) -> Model:
+        return answers.parse(model, await self._send(call), call)

@@ -7,6 +7,8 @@ are worded as clients of this protocol word them, because users match on them.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 IDEMPOTENCY_KEY_MAX = 256
+DEPTH_MAX = 200
 
 
 def validate_subject(subject: NamesSomeone | None) -> None:
@@ -94,6 +97,7 @@ def validate_idempotency_key(key: object) -> None:
     """
     if not isinstance(key, str) or not 1 <= len(key) <= IDEMPOTENCY_KEY_MAX:
         raise ValueError(f"idempotency_key must be between 1 and {IDEMPOTENCY_KEY_MAX} characters")
+    validate_utf8(key, "idempotency_key")
 
 
 def validate_reservation_id(reservation_id: object) -> None:
@@ -122,13 +126,75 @@ def path_segment(reservation_id: object, name: str = "reservation_id") -> str:
             f"{name} must not contain control characters, got {reservation_id!r};"
             " pass the id the server gave"
         )
+    validate_utf8(reservation_id, name)
+    return quote(reservation_id, safe="")
+
+
+def validate_utf8(text: str, name: str) -> None:
+    """Refuse a text that has no UTF-8.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair, as texts that were cut often do.
+    """
     try:
-        return quote(reservation_id, safe="")
+        text.encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"{name} must not contain a lone surrogate, got {reservation_id!r};"
-            " pass the id the server gave"
+            f"{name} must not contain a lone surrogate, got {text!r}; encode the text with"
+            " errors='replace' first"
         ) from None
+
+
+def encode_body(body: Mapping[str, object]) -> bytes:
+    """Return a body as it travels: JSON in UTF-8.
+
+    Raises:
+        TypeError: a value is of a type that JSON does not have; the message says where.
+        ValueError: a value is NaN, infinite, a lone surrogate, or the body holds itself.
+    """
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        _find_unfit(body, "request", frozenset())
+        raise ValueError(f"request: it cannot be sent as JSON: {error}") from error
+
+
+def _find_unfit(value: object, path: str, within: frozenset[int]) -> None:
+    """Raise about the first value that JSON or UTF-8 cannot say; return if there is none."""
+    if isinstance(value, str):
+        validate_utf8(value, path)
+    elif isinstance(value, (dict, list, tuple)):
+        _find_unfit_item(value, path, within)
+    elif isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"{path} must be a finite number, got {value!r}")
+    elif value is not None and not isinstance(value, int):
+        raise TypeError(
+            f"{path} must be a JSON value, got a {type(value).__name__}; convert it first, a model"
+            " with model_dump(mode='json')"
+        )
+
+
+def _find_unfit_item(
+    value: dict[object, object] | list[object] | tuple[object, ...],
+    path: str,
+    within: frozenset[int],
+) -> None:
+    if id(value) in within:
+        raise ValueError(f"{path} holds itself; remove the cycle")
+    inside = within | {id(value)}
+    if len(inside) > DEPTH_MAX:
+        raise ValueError(f"{path} is nested more than {DEPTH_MAX} levels deep; flatten it")
+    if not isinstance(value, dict):
+        for index, item in enumerate(value):
+            _find_unfit(item, f"{path}[{index}]", inside)
+        return
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{path} must have text as keys, got {key!r}; convert it with str()")
+        validate_utf8(key, f"{path}: a key")
+        _find_unfit(item, f"{path}.{key}", inside)
 
 
 def header_value(value: object, name: str, *, secret: bool = False) -> str:
