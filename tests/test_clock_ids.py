@@ -198,6 +198,15 @@ def test_key_prefix_tells_keys_apart_without_giving_them_away() -> None:
     assert len({ids.new_secret()[: ids.KEY_PREFIX_LENGTH] for _ in range(100)}) > 90
 
 
+def test_a_new_key_is_a_random_uuid() -> None:
+    """Idempotency keys are UUIDs of version 4, spelled as everybody spells them."""
+    made = [ids.new_key() for _ in range(MANY)]
+    assert len(set(made)) == MANY
+    for text in made:
+        key = uuid.UUID(text)
+        assert (key.version, key.variant, str(key)) == (4, uuid.RFC_4122, text)
+
+
 def test_trace_id_is_a_w3c_trace_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trace id is 32 lower-case hexadecimal digits and never all zero, which W3C forbids."""
     made = [ids.new_trace_id() for _ in range(MANY)]

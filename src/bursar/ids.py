@@ -55,6 +55,13 @@ def new_id(now_ms: int) -> str:
     return f"{time[:8]}-{time[8:]}-7{low[:3]}-{variant}{low[4:7]}-{low[7:19]}"
 
 
+def new_key() -> str:
+    """Return an idempotency key: a UUID version 4 (RFC 9562) as text, 122 random bits."""
+    bits = _block.take(16).hex()
+    variant = "89ab"[int(bits[16], 16) & 3]
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{variant}{bits[17:20]}-{bits[20:]}"
+
+
 def prefixed_id(prefix: str) -> str:
     """Return `prefix` followed by 128 random bits in hex, e.g. `key_9f…`."""
     return prefix + secrets.token_hex(16)

@@ -98,7 +98,11 @@ def test_the_body_says_what_was_planned_and_nothing_more() -> None:
 def test_what_is_granted_is_told_with_its_times(body: dict[str, Any], decision: str) -> None:
     """One request; when it left and came back is what the heartbeat counts from."""
     opened, world = asked(ok(body))
-    assert (opened.decision, opened.reservation_id, opened.over) == (decision, "rsv_1", False)
+    assert (opened.answer.decision, opened.reservation_id, opened.over) == (
+        decision,
+        "rsv_1",
+        False,
+    )
     assert (opened.sent_ms, opened.received_ms) == (1, 2)
     assert [call.operation for call in world.calls] == ["createReservation"]
 
@@ -186,7 +190,7 @@ def test_a_denial_says_how_long_to_wait() -> None:
 def test_a_dry_run_needs_no_reservation() -> None:
     """Its evaluation is the result, its denial an exception that says what it was."""
     opened, _ = asked(ok(EVALUATED), plan=DRY)
-    assert (opened.reservation_id, opened.allowed) == ("", True)
+    assert (opened.reservation_id, opened.answer.is_allowed()) == ("", True)
     with pytest.raises(BudgetExceededError, match=r"^Dry-run denied: BUDGET_EXCEEDED$"):
         asked(denied("BUDGET_EXCEEDED"), plan=DRY)
 

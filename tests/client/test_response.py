@@ -1,9 +1,11 @@
 """Reading an answer never fails and loses nothing."""
 
+import httpx2
 import pytest
 import runcycles
 
 from bursar.client.response import CyclesResponse
+from bursar.client.transport import read
 
 PROPERTIES = (
     "is_success",
@@ -120,3 +122,12 @@ def test_ids_are_found_in_body_and_headers() -> None:
     response = CyclesResponse(200, headers={"x-cycles-trace-id": TRACE, "x-request-id": "r"})
     assert (response.trace_id, response.request_id) == (TRACE, "r")
     assert CyclesResponse(200, body=[1]).get_body_attribute("a") is None
+
+
+def test_an_http_answer_keeps_the_headers_that_say_something() -> None:
+    """In lower case, whatever the server wrote; a repeated one is a list; the rest is dropped."""
+    sent = [("X-Request-Id", "r1"), ("DATE", "today"), ("server", "s")]
+    repeated = [("x-cycles-tenant", "a"), ("X-Cycles-Tenant", "b")]
+    answer = httpx2.Response(200, headers=[*sent, *repeated])
+    kept = {"x-request-id": "r1", "date": "today", "x-cycles-tenant": "a, b"}
+    assert read(answer, b'{"a": 1}') == CyclesResponse.success(200, {"a": 1}, kept)

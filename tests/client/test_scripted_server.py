@@ -9,7 +9,7 @@ import pytest
 
 from bursar.client import calls
 from bursar.client.embedded import EmbeddedLedger
-from bursar.client.outcome import Expected, body_fits
+from bursar.client.outcome import Expected, read_answer
 from bursar.client.response import CyclesResponse
 from client.scripted import (
     Gate,
@@ -56,7 +56,7 @@ def test_the_life_of_a_reservation(send: Any) -> None:
     """Each step, its repetition, a reused key, and what comes too late."""
     made = send(create("c", ttl_ms=60_000))
     assert said(made) == (200, {"decision": "ALLOW"})
-    assert body_fits(made.body, Expected.CREATE)
+    assert read_answer(made.body, Expected.CREATE)
     assert made.body["remaining_ttl_ms"] == 60_000
     rid = made.body["reservation_id"]
     assert send(create("c", ttl_ms=60_000)).body["reservation_id"] == rid
@@ -64,13 +64,13 @@ def test_the_life_of_a_reservation(send: Any) -> None:
 
     extended = send(calls.extend_reservation(rid, {"idempotency_key": "x", "extend_by_ms": 9_000}))
     assert said(extended) == (200, {"status": "ACTIVE"})
-    assert body_fits(extended.body, Expected.EXTEND)
+    assert read_answer(extended.body, Expected.EXTEND)
 
     commit = calls.commit_reservation(rid, {"idempotency_key": "m", "actual": TEN})
     for _ in range(2):
         committed = send(commit)
         assert said(committed) == (200, {"status": "COMMITTED", "charged": TEN})
-        assert body_fits(committed.body, Expected.COMMIT)
+        assert read_answer(committed.body, Expected.COMMIT)
     late = calls.release_reservation(rid, {"idempotency_key": "l"})
     assert said(send(late)) == (409, {"error": "RESERVATION_FINALIZED"})
     over = send(create("c", ttl_ms=60_000))
@@ -83,11 +83,11 @@ def test_the_other_ends(send: Any) -> None:
     rid = send(create("c")).body["reservation_id"]
     released = send(calls.release_reservation(rid, {"idempotency_key": "l", "reason": "r"}))
     assert said(released) == (200, {"status": "RELEASED", "released": TEN})
-    assert body_fits(released.body, Expected.RELEASE)
+    assert read_answer(released.body, Expected.RELEASE)
     event = {"idempotency_key": "e", "subject": SUBJECT, "action": ACTION, "actual": TEN}
     applied = send(calls.create_event(event))
     assert said(applied)[0] == 201
-    assert body_fits(applied.body, Expected.EVENT)
+    assert read_answer(applied.body, Expected.EVENT)
     dry = send(create("d", dry_run=True))
     assert said(dry) == (200, {"decision": "ALLOW"})
     assert "reservation_id" not in dry.body

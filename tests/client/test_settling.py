@@ -7,9 +7,12 @@ import pytest
 
 from bursar.client.config import CyclesConfig
 from bursar.client.journal import Record
-from bursar.client.outcome import RECOGNISED, Expected, Outcome, Verdict, body_fits, classify
+from bursar.client.models import Amount, CommitResponse
+from bursar.client.models.shared import OpenAmount
+from bursar.client.outcome import RECOGNISED, Expected, Outcome, Verdict, classify, read_answer
 from bursar.client.response import CyclesResponse
 from bursar.client.settling import RETRY_AFTER_MS_MAX, backoff_s, event_body, follow
+from bursar.vocabulary import Unit
 
 NOW_MS = 1_790_000_000_000
 COMMITTED = {"status": "COMMITTED", "charged": {"unit": "TOKENS", "amount": 7}}
@@ -88,6 +91,13 @@ def test_every_verdict_has_a_row() -> None:
         (APPLIED | {"event_id": ""}, True),
         (APPLIED | {"charged": {"unit": "TOKENS", "amount": 0}}, True),
         (APPLIED | {"event_id": None}, False),
+        (APPLIED | {"charged": None}, False),
+        (APPLIED | {"charged": {"unit": "TOKENS", "amount": None}}, False),
+        (APPLIED | {"charged": {"unit": "TOKENS", "amount": 0, "of_tomorrow": None}}, False),
+        (APPLIED | {"charged": {"unit": "TOKENS", "amount": "0"}}, False),
+        (APPLIED | {"charged": {"unit": "COINS_OF_TOMORROW", "amount": 0}}, True),
+        (APPLIED | {"of_tomorrow": {"deep": [{"down": 1}]}}, True),
+        (APPLIED | {"of_tomorrow": {"deep": [{"down": None}]}}, False),
         ({"status": "APPLIED"}, False),
         (APPLIED | {"status": "COMMITTED"}, False),
         ([], False),
@@ -96,9 +106,20 @@ def test_every_verdict_has_a_row() -> None:
 )
 def test_an_event_is_applied_with_201(body: Any, fits: bool) -> None:
     """200 is not its success, however well the body fits."""
-    assert body_fits(body, Expected.EVENT) is fits
+    assert (read_answer(body, Expected.EVENT) is not None) is fits
     assert (classify(said(201, body), Expected.EVENT).verdict is Verdict.SETTLED) is fits
     assert classify(said(200, body), Expected.EVENT).verdict is Verdict.AMBIGUOUS
+
+
+def test_an_answer_is_read_as_its_lenient_model_reads_it() -> None:
+    """Strictness refuses more and changes nothing: members of enums, closed amounts, extras."""
+    budget = {"scope": "a", "scope_path": "a", "remaining": {"unit": "TOKENS", "amount": -1}}
+    body = COMMITTED | {"balances": [budget | {"spent": {"unit": "SOON", "amount": 1}}], "x": [1]}
+    answer = read_answer(body, Expected.COMMIT)
+    assert answer == CommitResponse.model_validate(body)
+    assert answer.charged.unit is Unit.TOKENS
+    assert (type(answer.charged), type(answer.balances[0].spent)) == (Amount, OpenAmount)
+    assert answer.model_dump(mode="json", exclude_unset=True) == body
 
 
 def test_an_event_carries_the_key_and_the_facts_of_the_commit() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bursar.client.models import Amount, Balance, Caps, CyclesMetrics
+    from bursar.client.models import Amount, Balance, Caps, CyclesMetrics, ReservationCreateResponse
     from bursar.vocabulary import Decision
 
 
@@ -91,11 +91,8 @@ def leave(token: Token[CyclesContext | None]) -> None:
         _current.reset(token)
 
 
-def from_answer(body: dict[str, Any], estimate: int) -> CyclesContext:
+def from_answer(answer: ReservationCreateResponse, estimate: int) -> CyclesContext:
     """Return the context of a reservation from the answer that granted it."""
-    from bursar.client.models import ReservationCreateResponse
-
-    answer = ReservationCreateResponse.model_validate(body)
     return CyclesContext(
         reservation_id=answer.reservation_id or "",
         estimate=estimate,

@@ -62,6 +62,14 @@ def metrics_of(given: Any, elapsed_ms: int) -> dict[str, Any]:
         given: `CyclesMetrics`, a mapping of its fields, or nothing; anything else is left out.
         elapsed_ms: how long the action took.
     """
+    measured = {} if given is None else _checked(given)
+    if measured.get("latency_ms") is None:
+        measured["latency_ms"] = elapsed_ms
+    return measured
+
+
+def _checked(given: Any) -> dict[str, Any]:
+    """Return metrics that a user gave as JSON values, without what does not fit."""
     from bursar.client.models import CyclesMetrics
 
     try:
@@ -69,17 +77,17 @@ def metrics_of(given: Any, elapsed_ms: int) -> dict[str, Any]:
         metrics = CyclesMetrics.model_validate(dict(fields or {}))
     except (TypeError, ValueError) as error:  # a pydantic ValidationError is a ValueError
         log.error("metrics left out of a commit: %s", error)
-        metrics = CyclesMetrics()
-    latency_ms = elapsed_ms if metrics.latency_ms is None else metrics.latency_ms
-    custom = metadata_of(metrics.custom) or None
-    metrics = metrics.model_copy(update={"latency_ms": latency_ms, "custom": custom})
+        return {}
+    metrics.custom = metadata_of(metrics.custom) or None
     return metadata_of(metrics.model_dump(exclude_none=True))
 
 
 def metadata_of(given: Any) -> dict[str, Any]:
     """Return what an action wrote for its commit, if it can travel as JSON."""
+    if not given:
+        return {}
     try:
-        return json_values(given or {})
+        return json_values(given)
     except ValueError as error:
         log.error("left out of a commit: %s", error)
         return {}

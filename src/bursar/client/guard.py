@@ -136,8 +136,6 @@ class _Guard:
     async def _commit(
         self, actual: Any, metrics: Any, metadata: Mapping[str, Any] | None
     ) -> CommitResponse | EventCreateResponse | None:
-        from bursar.client.models import CommitResponse, EventCreateResponse
-
         if self.finalized:
             raise self._ended()
         cost, own_metrics, own_metadata = self._cost(actual)
@@ -153,24 +151,21 @@ class _Guard:
             raise self._ended()
         if step.outcome.settled:
             self.settlement_error = None  # of a commit before, with `on_commit_failure="reset"`
-            answer = EventCreateResponse if step.record.mode == "event" else CommitResponse
-            return answer.model_validate(step.outcome.response.body)
+            answer: CommitResponse | EventCreateResponse = step.outcome.answer
+            return answer
         self.settlement_error = unsettled(step, COMMIT_FAILED, config)
         if self.settlement_error and (not keep or step.outcome.verdict is Verdict.REJECTED):
             raise self.settlement_error
         return None
 
     async def _release(self, reason: str | None) -> ReleaseResponse | None:
-        from bursar.client.models import ReleaseResponse
-
         if not self._held.claim():
             if self._kind.once:
                 raise self._ended()
             return None
         outcome = await self._held.give_back(reason or self._kind.reason)
-        if outcome is None or not outcome.settled:
-            return None
-        return ReleaseResponse.model_validate(outcome.response.body)
+        answer: ReleaseResponse | None = outcome.answer if outcome is not None else None
+        return answer
 
     def _ended(self) -> CyclesError:
         return CyclesError(f"{self._kind.name} already finalized")

@@ -54,7 +54,7 @@ class Held:
         self.engine = engine
         self.plan = plan
         self.opened = opened
-        self.context = contexts.from_answer(opened.body, plan.estimate)
+        self.context = contexts.from_answer(opened.answer, plan.estimate)
         self.lost: HeartbeatFailure | None = None
         self.release_error: Exception | None = None
         self._claimed = False
@@ -84,10 +84,13 @@ class Held:
         """
         self._on_lost = on_lost
         io = self.engine.io
-        remaining = self.opened.body.get("remaining_ttl_ms")
-        expires = self.opened.body.get("expires_at_ms")
+        answer = self.opened.answer
         beat = self._heart.start(
-            remaining, expires, self.opened.sent_ms, self.opened.received_ms, io.monotonic_ms()
+            answer.remaining_ttl_ms,
+            answer.expires_at_ms,
+            self.opened.sent_ms,
+            self.opened.received_ms,
+            io.monotonic_ms(),
         )
         wait_s = _wait_s(beat)
         if wait_s is not None:
@@ -133,9 +136,7 @@ class Held:
         return classify(await self.engine.io.send(call), Expected.EXTEND)
 
     def _extended(self, outcome: Outcome) -> None:
-        expires = (outcome.response.body or {}).get("expires_at_ms")
-        if isinstance(expires, int):
-            self.context.update_expires_at_ms(expires)
+        self.context.update_expires_at_ms(outcome.answer.expires_at_ms)
 
     def _observe(self, beat: Beat, outcome: Outcome) -> None:
         """Say what went wrong, once for every failure, to the log and to whoever asked."""

@@ -26,7 +26,7 @@ may have reserved, unless the second refuses for a reason that only the ledger c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bursar.client import calls
 from bursar.client.exceptions import (
@@ -35,10 +35,14 @@ from bursar.client.exceptions import (
     ReservationFinalizedError,
     error_from_response,
 )
+from bursar.client.helpers import is_allowed
 from bursar.client.io import Io
 from bursar.client.outcome import Expected, Outcome, classify
 from bursar.client.response import CyclesResponse
-from bursar.vocabulary import Decision, ErrorCode
+from bursar.vocabulary import ErrorCode
+
+if TYPE_CHECKING:
+    from bursar.client.models import ReservationCreateResponse
 
 ATTEMPTS = 2
 FAILED = "Failed to create reservation"
@@ -86,8 +90,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A reservation, or what a dry run would have given; times are monotonic milliseconds."""
+    """A reservation, or what a dry run would have given; times are monotonic milliseconds.
 
+    `answer` is `body`, read.
+    """
+
+    answer: ReservationCreateResponse
     body: dict[str, Any]
     sent_ms: float
     received_ms: float
@@ -95,17 +103,7 @@ class Opened:
     @property
     def reservation_id(self) -> str:
         """Its id; empty for a dry run."""
-        return str(self.body.get("reservation_id", ""))
-
-    @property
-    def decision(self) -> str:
-        """ALLOW, ALLOW_WITH_CAPS or DENY."""
-        return str(self.body["decision"])
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the action may go ahead."""
-        return self.decision in (Decision.ALLOW, Decision.ALLOW_WITH_CAPS)
+        return self.answer.reservation_id or ""
 
     @property
     def over(self) -> bool:
@@ -126,7 +124,7 @@ async def open_reservation(io: Io, plan: Plan) -> Opened:
     """
     call = calls.create_reservation(plan.body())
     opened = await _ask(io, call, plan.create_key)
-    if not opened.allowed:
+    if not is_allowed(opened.answer.decision):
         prefix = "Dry-run denied" if plan.dry_run else "Reservation denied"
         denial = CyclesResponse.success(200, opened.body)
         raise error_from_response(prefix, denial, idempotency_key=plan.create_key)
@@ -159,7 +157,7 @@ async def _ask(io: Io, call: calls.Call, key: str) -> Opened:
         response = await io.send(call)
         outcome = classify(response, Expected.CREATE)
         if outcome.settled:
-            return Opened(response.body or {}, sent_ms, io.monotonic_ms())
+            return Opened(outcome.answer, response.body or {}, sent_ms, io.monotonic_ms())
         unknown = response.is_success or response.status >= 500 or _lost(response)
         if not unknown or attempt == ATTEMPTS - 1:
             raise _refused(outcome, key, known=not unknown and (attempt == 0 or outcome.final))

@@ -20,6 +20,7 @@ unknown is asked again with the same idempotency key. A row decides, the first t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any
@@ -70,10 +71,11 @@ _SAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An answer and what it means."""
+    """An answer and what it means; `answer` is the body of a success, read."""
 
     verdict: Verdict
     response: CyclesResponse
+    answer: Any = None
 
     @property
     def settled(self) -> bool:
@@ -95,14 +97,17 @@ class Outcome:
 
 def classify(response: CyclesResponse, expected: Expected) -> Outcome:
     """Return what `response` means for a call of which `expected` is the success."""
-    return Outcome(_verdict(response, expected), response)
+    if 200 <= response.status < 300:
+        answer = None
+        if response.status == _STATUS.get(expected, 200):
+            answer = read_answer(response.body, expected)
+        verdict = Verdict.AMBIGUOUS if answer is None else Verdict.SETTLED
+        return Outcome(verdict, response, answer)
+    return Outcome(_refusal(response), response)
 
 
-def _verdict(response: CyclesResponse, expected: Expected) -> Verdict:
+def _refusal(response: CyclesResponse) -> Verdict:
     status, code = response.status, response.error_code
-    if 200 <= status < 300:
-        fits = status == _STATUS.get(expected, 200) and body_fits(response.body, expected)
-        return Verdict.SETTLED if fits else Verdict.AMBIGUOUS
     if status == 429 or code == ErrorCode.LIMIT_EXCEEDED:
         return Verdict.LIMITED
     if not 400 <= status < 500:
@@ -116,40 +121,34 @@ def _verdict(response: CyclesResponse, expected: Expected) -> Verdict:
     return Verdict.REJECTED if code in RECOGNISED else Verdict.UNCLASSIFIED
 
 
-def body_fits(body: Any, expected: Expected) -> bool:
-    """Return whether a success body fits its schema.
+def read_answer(body: Any, expected: Expected) -> Any:
+    """Return a success body as its model, or None if it does not fit its schema.
 
     Fields that nobody knows yet are allowed (the protocol grows by adding fields); null,
     a wrong type and a missing field are not, because a proxy's page or half an answer must
     never end the asking.
     """
-    if not isinstance(body, dict) or _holds_null(body):
-        return False
+    if not isinstance(body, dict):
+        return None
     if expected in _SAYS and body.get("status") != _SAYS[expected]:
-        return False
-    from pydantic import (  # loaded with the first answer, not with the SDK
-        ValidationError,
-    )
+        return None
+    schema = _schemas()[expected]
+    try:
+        return schema.validate_python(body, strict=True)
+    except ValueError:  # a pydantic ValidationError is one
+        return None
 
+
+@functools.cache
+def _schemas() -> dict[Expected, Any]:
+    """Return what reads each answer; pydantic is loaded with the first one, not with the SDK."""
     from bursar.client import models
 
-    model: Any = {
+    answers: dict[Expected, Any] = {
         Expected.CREATE: models.ReservationCreateResponse,
         Expected.COMMIT: models.CommitResponse,
         Expected.RELEASE: models.ReleaseResponse,
         Expected.EXTEND: models.ReservationExtendResponse,
         Expected.EVENT: models.EventCreateResponse,
-    }[expected]
-    try:
-        model.model_validate(body, strict=True)
-    except ValidationError:
-        return False
-    return True
-
-
-def _holds_null(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_holds_null(item) for item in value.values())
-    if isinstance(value, list):
-        return any(_holds_null(item) for item in value)
-    return value is None
+    }
+    return {expected: model.__pydantic_validator__ for expected, model in answers.items()}

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from bursar import ids
 from bursar.client.calls import Call
 from bursar.client.journal import Journal, Record
 from bursar.client.response import CyclesResponse
@@ -57,7 +57,7 @@ class _World:
 
     def new_key(self) -> str:
         """Return a fresh idempotency key."""
-        return str(uuid.uuid4())
+        return ids.new_key()
 
 
 class BlockingIo(_World):

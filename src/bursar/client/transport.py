@@ -12,7 +12,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bursar.client import validation
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 WRITE_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 5.0
-KEPT_HEADERS = (
+_KEPT_NAMES = (
     *("x-request-id", "x-cycles-trace-id", "x-cycles-tenant", "retry-after", "date"),
     *("x-ratelimit-remaining", "x-ratelimit-reset"),
 )
 CLOSED = "the client of {url} is closed and sent nothing; open another one"
+KEPT_HEADERS = {name.encode(): name for name in _KEPT_NAMES}
 BODY_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -220,7 +221,7 @@ def deadline_s(config: CyclesConfig) -> float:
 
 def read(answer: httpx2.Response, content: bytes) -> CyclesResponse:
     """Return an HTTP answer as the SDK shows it: body as JSON values, few headers."""
-    headers = {name: answer.headers[name] for name in KEPT_HEADERS if name in answer.headers}
+    headers = _kept(answer.headers.raw)
     body = _json(content)
     if answer.is_success:
         return CyclesResponse.success(
@@ -231,6 +232,17 @@ def read(answer: httpx2.Response, content: bytes) -> CyclesResponse:
     return CyclesResponse.http_error(
         answer.status_code, str(message), body if isinstance(body, dict) else None, headers
     )
+
+
+def _kept(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the headers that the SDK shows, in lower case; one that is repeated is a list."""
+    kept: dict[str, str] = {}
+    for field, value in raw:
+        name = KEPT_HEADERS.get(field.lower())
+        if name is not None:
+            text = value.decode("latin-1")
+            kept[name] = f"{kept[name]}, {text}" if name in kept else text
+    return kept
 
 
 def _json(content: bytes) -> Any:

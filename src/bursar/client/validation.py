@@ -8,6 +8,7 @@ are worded as clients of this protocol word them, because users match on them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 IDEMPOTENCY_KEY_MAX = 256
 DEPTH_MAX = 200
+_UNRESERVED = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]*")
+"""Text that a path carries as it is, such as the ids that servers give."""
 
 
 def validate_subject(subject: NamesSomeone | None) -> None:
@@ -119,6 +122,8 @@ def path_segment(reservation_id: object, name: str = "reservation_id") -> str:
     """
     if not isinstance(reservation_id, str) or not reservation_id.strip():
         raise ValueError(f"{name} is required and must be non-empty")
+    if _UNRESERVED.fullmatch(reservation_id):
+        return reservation_id
     if reservation_id in (".", ".."):
         raise ValueError(f"{name} must not be {reservation_id!r}; pass the id the server gave")
     if any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in reservation_id):

@@ -30,6 +30,7 @@ from bursar.client.models.shared import (
     Balance,
     Caps,
     CyclesEvidenceRef,
+    OrAbsent,
 )
 from bursar.wire.fields import Count
 
@@ -40,10 +41,10 @@ class _Decided(Answered):
     """What every answer with a decision can be asked."""
 
     decision: Annotated[Decision, KEEP_UNKNOWN]
-    caps: Caps | None = None
-    reason_code: str | None = None
-    retry_after_ms: Milliseconds | None = None
-    cycles_evidence: CyclesEvidenceRef | None = None
+    caps: OrAbsent[Caps] = None
+    reason_code: OrAbsent[str] = None
+    retry_after_ms: OrAbsent[Milliseconds] = None
+    cycles_evidence: OrAbsent[CyclesEvidenceRef] = None
 
     def is_allowed(self) -> bool:
         """Return whether the action may go ahead, with or without caps."""
@@ -57,28 +58,28 @@ class _Decided(Answered):
 class DecisionResponse(_Decided):
     """Answer of `decide`; nothing is held."""
 
-    affected_scopes: list[str] | None = None
+    affected_scopes: OrAbsent[list[str]] = None
 
 
 class ReservationCreateResponse(_Decided):
     """Answer of `reserve`; a denial and a dry run have neither id nor lease."""
 
     affected_scopes: list[str]
-    reservation_id: str | None = None
-    expires_at_ms: Count | None = None
-    remaining_ttl_ms: Count | None = None
-    scope_path: str | None = None
-    reserved: AnsweredAmount | None = None
-    balances: list[Balance] | None = None
+    reservation_id: OrAbsent[str] = None
+    expires_at_ms: OrAbsent[Count] = None
+    remaining_ttl_ms: OrAbsent[Count] = None
+    scope_path: OrAbsent[str] = None
+    reserved: OrAbsent[AnsweredAmount] = None
+    balances: OrAbsent[list[Balance]] = None
 
 
 class DryRunResult(_Decided):
     """What a dry run would have answered; the guarded function did not run."""
 
-    affected_scopes: list[str] | None = None
-    scope_path: str | None = None
-    reserved: AnsweredAmount | None = None
-    balances: list[Balance] | None = None
+    affected_scopes: OrAbsent[list[str]] = None
+    scope_path: OrAbsent[str] = None
+    reserved: OrAbsent[AnsweredAmount] = None
+    balances: OrAbsent[list[Balance]] = None
 
     def has_caps(self) -> bool:
         """Return whether the action would be allowed within limits only."""
@@ -90,9 +91,9 @@ class CommitResponse(Answered):
 
     status: Annotated[CommitStatus, KEEP_UNKNOWN]
     charged: AnsweredAmount
-    released: AnsweredAmount | None = None
-    balances: list[Balance] | None = None
-    cycles_evidence: CyclesEvidenceRef | None = None
+    released: OrAbsent[AnsweredAmount] = None
+    balances: OrAbsent[list[Balance]] = None
+    cycles_evidence: OrAbsent[CyclesEvidenceRef] = None
 
 
 class ReleaseResponse(Answered):
@@ -100,8 +101,8 @@ class ReleaseResponse(Answered):
 
     status: Annotated[ReleaseStatus, KEEP_UNKNOWN]
     released: AnsweredAmount
-    balances: list[Balance] | None = None
-    cycles_evidence: CyclesEvidenceRef | None = None
+    balances: OrAbsent[list[Balance]] = None
+    cycles_evidence: OrAbsent[CyclesEvidenceRef] = None
 
 
 class ReservationExtendResponse(Answered):
@@ -109,8 +110,8 @@ class ReservationExtendResponse(Answered):
 
     status: Annotated[ExtendStatus, KEEP_UNKNOWN]
     expires_at_ms: Count
-    remaining_ttl_ms: Count | None = None
-    balances: list[Balance] | None = None
+    remaining_ttl_ms: OrAbsent[Count] = None
+    balances: OrAbsent[list[Balance]] = None
 
 
 class EventCreateResponse(Answered):
@@ -118,16 +119,16 @@ class EventCreateResponse(Answered):
 
     status: Annotated[EventStatus, KEEP_UNKNOWN]
     event_id: str
-    charged: AnsweredAmount | None = None
-    balances: list[Balance] | None = None
+    charged: OrAbsent[AnsweredAmount] = None
+    balances: OrAbsent[list[Balance]] = None
 
 
 class ReservationEvidence(Answered):
     """Evidence of each step in the life of a reservation."""
 
-    reserve: CyclesEvidenceRef | None = None
-    commit: CyclesEvidenceRef | None = None
-    release: CyclesEvidenceRef | None = None
+    reserve: OrAbsent[CyclesEvidenceRef] = None
+    commit: OrAbsent[CyclesEvidenceRef] = None
+    release: OrAbsent[CyclesEvidenceRef] = None
 
 
 class ReservationSummary(Answered):
@@ -142,12 +143,12 @@ class ReservationSummary(Answered):
     expires_at_ms: int
     scope_path: str
     affected_scopes: list[str]
-    idempotency_key: str | None = None
-    committed: AnsweredAmount | None = None
-    finalized_at_ms: int | None = None
-    metadata: dict[str, Any] | None = None
-    committed_metadata: dict[str, Any] | None = None
-    evidence: ReservationEvidence | None = None
+    idempotency_key: OrAbsent[str] = None
+    committed: OrAbsent[AnsweredAmount] = None
+    finalized_at_ms: OrAbsent[int] = None
+    metadata: OrAbsent[dict[str, Any]] = None
+    committed_metadata: OrAbsent[dict[str, Any]] = None
+    evidence: OrAbsent[ReservationEvidence] = None
 
 
 class ReservationDetail(ReservationSummary):
@@ -174,16 +175,16 @@ class ReservationListResponse(Answered):
     """A page of reservations; `next_cursor` exactly when there may be more."""
 
     reservations: list[ReservationSummary]
-    has_more: bool | None = None
-    next_cursor: str | None = None
+    has_more: OrAbsent[bool] = None
+    next_cursor: OrAbsent[str] = None
 
 
 class BalanceResponse(Answered):
     """A page of balances; `next_cursor` exactly when there may be more."""
 
     balances: list[Balance]
-    has_more: bool | None = None
-    next_cursor: str | None = None
+    has_more: OrAbsent[bool] = None
+    next_cursor: OrAbsent[str] = None
 
 
 class ErrorResponse(Answered):
@@ -192,9 +193,9 @@ class ErrorResponse(Answered):
     error: str
     message: str
     request_id: str
-    details: dict[str, Any] | None = None
-    trace_id: str | None = None
-    cycles_evidence: CyclesEvidenceRef | None = None
+    details: OrAbsent[dict[str, Any]] = None
+    trace_id: OrAbsent[str] = None
+    cycles_evidence: OrAbsent[CyclesEvidenceRef] = None
 
     @property
     def error_code(self) -> ErrorCode | None:

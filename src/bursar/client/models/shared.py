@@ -3,12 +3,14 @@
 The rule that lives here: what is sent is closed, so that a typo is an error and not a lost
 field; what is answered is open, so that a later revision of the protocol loses nothing.
 Limits are the wire's own types. Values are read leniently (`"5"` is 5), and models may be
-changed after they were made, because users of this protocol's clients do both.
+changed after they were made, because users of this protocol's clients do both. An answer off
+the wire is read strictly (`strict=True`): there, a number is a number, a word is spelled as the
+protocol spells it, and null is not the same as absent.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema
@@ -24,6 +26,50 @@ Tag = Annotated[str, Field(max_length=64)]
 DimensionValue = Annotated[str, Field(max_length=256)]
 
 
+T = TypeVar("T")
+
+
+def _refuse_null(value: Any) -> Any:
+    if holds_null(value):
+        raise ValueError("null is not a value of this protocol; an absent field is left out")
+    return value
+
+
+def holds_null(value: Any) -> bool:
+    """Return whether there is a null anywhere in a JSON value."""
+    if isinstance(value, dict):
+        return any(holds_null(item) for item in value.values())
+    if isinstance(value, list):
+        return any(holds_null(item) for item in value)
+    return value is None
+
+
+def _not_null(source: Any, handler: Any) -> core_schema.CoreSchema:
+    lax = handler(source)
+    return core_schema.lax_or_strict_schema(lax, lax["schema"])
+
+
+def _nowhere_null(source: Any, handler: Any) -> core_schema.CoreSchema:
+    lax = handler(source)
+    strict = core_schema.no_info_after_validator_function(_refuse_null, lax)
+    return core_schema.lax_or_strict_schema(lax, strict)
+
+
+def _spelled(source: Any, handler: Any) -> core_schema.CoreSchema:
+    spellings = core_schema.literal_schema(list(source))
+    return core_schema.lax_or_strict_schema(handler(source), spellings)
+
+
+OrAbsent = Annotated[T | None, GetPydanticSchema(_not_null)]
+"""What an answer may leave out: None in Python, and never null on the wire."""
+
+Free = Annotated[Any, GetPydanticSchema(_nowhere_null)]
+"""A field that this version does not know; only nulls are refused on the wire."""
+
+SPELLED = GetPydanticSchema(_spelled)
+"""Marks an enum whose member and whose spelling are the same thing, strictly read too."""
+
+
 class Sent(BaseModel):
     """Base of what is sent: an unknown field is an error."""
 
@@ -34,10 +80,12 @@ class Answered(BaseModel):
     """Base of what is answered: unknown fields are kept in `model_extra`."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
+    # pydantic's own way to say what an extra field may hold.
+    __pydantic_extra__: dict[str, Free]  # pyright: ignore[reportIncompatibleVariableOverride]  # see above
 
 
 def _or_text(source: Any, handler: Any) -> core_schema.CoreSchema:
-    choices = [handler(source), core_schema.str_schema()]
+    choices: list[Any] = [_spelled(source, handler), core_schema.str_schema()]
     return core_schema.union_schema(choices, mode="left_to_right")
 
 
@@ -62,7 +110,7 @@ def or_open(opened: type[BaseModel]) -> GetPydanticSchema:
 class Amount(Sent):
     """How much of which unit; never negative."""
 
-    unit: Unit
+    unit: Annotated[Unit, SPELLED]
     amount: Count
 
     @classmethod
@@ -139,11 +187,11 @@ class CyclesMetrics(Sent):
 class Caps(Answered):
     """Limits that come with ALLOW_WITH_CAPS; the caller keeps within them."""
 
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-    max_steps_remaining: Annotated[int, Field(ge=0)] | None = None
-    tool_allowlist: list[ToolName] | None = None
-    tool_denylist: list[ToolName] | None = None
-    cooldown_ms: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: OrAbsent[Annotated[int, Field(ge=0)]] = None
+    max_steps_remaining: OrAbsent[Annotated[int, Field(ge=0)]] = None
+    tool_allowlist: OrAbsent[list[ToolName]] = None
+    tool_denylist: OrAbsent[list[ToolName]] = None
+    cooldown_ms: OrAbsent[Annotated[int, Field(ge=0)]] = None
 
     def is_tool_allowed(self, tool: str) -> bool:
         """Return whether a tool may be used; an empty allowlist restricts nothing."""
@@ -167,6 +215,8 @@ class OpenAmount(Amount):
     """An answered amount with a unit or with fields that this version does not know."""
 
     model_config = ConfigDict(extra="allow")
+    # pydantic's own way to say what an extra field may hold.
+    __pydantic_extra__: dict[str, Free]  # pyright: ignore[reportIncompatibleVariableOverride]  # see above
 
     unit: Annotated[Unit, KEEP_UNKNOWN]
 
@@ -194,9 +244,9 @@ class Balance(Answered):
     scope: str
     scope_path: str
     remaining: SignedAmount
-    reserved: AnsweredAmount | None = None
-    spent: AnsweredAmount | None = None
-    allocated: AnsweredAmount | None = None
-    debt: AnsweredAmount | None = None
-    overdraft_limit: AnsweredAmount | None = None
-    is_over_limit: bool | None = None
+    reserved: OrAbsent[AnsweredAmount] = None
+    spent: OrAbsent[AnsweredAmount] = None
+    allocated: OrAbsent[AnsweredAmount] = None
+    debt: OrAbsent[AnsweredAmount] = None
+    overdraft_limit: OrAbsent[AnsweredAmount] = None
+    is_over_limit: OrAbsent[bool] = None
