@@ -111,6 +111,18 @@ PUBLIC: dict[str, list[str]] = {
         "set_default_config",
         "with_cycles",
     ],
+    "bursar.ap2": [
+        "AP2CurrencyError",
+        "AP2DryRunResult",
+        "AP2GuardCommitFailed",
+        "AP2GuardCommitUncertain",
+        "AP2GuardDenied",
+        "AP2GuardError",
+        "AP2Mandate",
+        "AP2MandateError",
+        "AP2PaymentUnknown",
+        "RuntimeAuthorityReceipt",
+    ],
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]
 

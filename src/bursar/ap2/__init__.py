@@ -1,0 +1,66 @@
+"""AP2 under a budget: at most one payment per mandate, and none that nobody knows of.
+
+The rule that lives here: a name is loaded when it is first asked for. What is offered is
+exactly `__all__`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bursar.ap2.errors import AP2CurrencyError as AP2CurrencyError
+    from bursar.ap2.errors import AP2DryRunResult as AP2DryRunResult
+    from bursar.ap2.errors import AP2GuardCommitFailed as AP2GuardCommitFailed
+    from bursar.ap2.errors import AP2GuardCommitUncertain as AP2GuardCommitUncertain
+    from bursar.ap2.errors import AP2GuardDenied as AP2GuardDenied
+    from bursar.ap2.errors import AP2GuardError as AP2GuardError
+    from bursar.ap2.errors import AP2MandateError as AP2MandateError
+    from bursar.ap2.errors import AP2PaymentUnknown as AP2PaymentUnknown
+    from bursar.ap2.mandate import AP2Mandate as AP2Mandate
+    from bursar.ap2.receipt import RuntimeAuthorityReceipt as RuntimeAuthorityReceipt
+
+# Module -> the names that users import from here.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "errors": (
+        "AP2CurrencyError",
+        "AP2DryRunResult",
+        "AP2GuardCommitFailed",
+        "AP2GuardCommitUncertain",
+        "AP2GuardDenied",
+        "AP2GuardError",
+        "AP2MandateError",
+        "AP2PaymentUnknown",
+    ),
+    "mandate": ("AP2Mandate",),
+    "receipt": ("RuntimeAuthorityReceipt",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AP2CurrencyError",
+    "AP2DryRunResult",
+    "AP2GuardCommitFailed",
+    "AP2GuardCommitUncertain",
+    "AP2GuardDenied",
+    "AP2GuardError",
+    "AP2Mandate",
+    "AP2MandateError",
+    "AP2PaymentUnknown",
+    "RuntimeAuthorityReceipt",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for; nothing else is made up."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"bursar.ap2.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not."""
+    return sorted({*globals(), *__all__})
