@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 WIDTH = 88
+AP2 = "bursar.ap2"
 TESTING = "bursar.testing.providers"
 
 # Heading -> (what stands under it, the names); a name without a module is one of `bursar`.
@@ -88,6 +89,14 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
     "Prices": (
         "With the extra `prices`.",
         ["bursar.integrations.genai_prices.cost_fn"],
+    ),
+    "Signed receipts": (
+        "With the extra `ap2`; [how to](../howto/sign_receipts.md).",
+        [
+            *(f"{AP2}.{name}" for name in ("sign_receipt", "verify_receipt", "ReceiptVerdict")),
+            *(f"{AP2}.{name}" for name in ("ReceiptStatus", "SigningKey", "PublicKey")),
+            *(f"{AP2}.{name}" for name in ("SigningError", "CanonicalError")),
+        ],
     ),
     "Testing": (
         "A model provider for tests, on a port of this machine.",

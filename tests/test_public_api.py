@@ -121,7 +121,15 @@ PUBLIC: dict[str, list[str]] = {
         "AP2Mandate",
         "AP2MandateError",
         "AP2PaymentUnknown",
+        "CanonicalError",
+        "PublicKey",
+        "ReceiptStatus",
+        "ReceiptVerdict",
         "RuntimeAuthorityReceipt",
+        "SigningError",
+        "SigningKey",
+        "sign_receipt",
+        "verify_receipt",
     ],
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from cyclopts import App
 
+from bursar.ap2 import SigningKey, sign_receipt
 from bursar.cli.__main__ import app
 from bursar.cli.exits import EXIT_OK
 from conftest import Served
 
 Run = Callable[..., Any]
+RECEIPT = "runtime_authority.ap2.payment.charge.v1"
 _numbers = itertools.count(1)
 
 # These run until somebody stops them, or need a file that only another command writes; the pages
@@ -110,6 +112,10 @@ class World:
             assert self.run("backup", "backup.db").code == EXIT_OK
             noted = self.run("audit", "verify", "backup.db", "--save-heads", "monday.json")
             assert noted.code == EXIT_OK
+        if words in ("receipt", "receipt verify"):
+            assert self.run("receipt", "keygen", "operator.pem").code == EXIT_OK
+            signed = sign_receipt({"schema": RECEIPT}, SigningKey.from_file("operator.pem"))
+            Path("receipt.json").write_text(json.dumps(signed))
 
     def typed(self, example: str) -> list[str]:
         """Return the words of an example, with the ids of this world for those that it shows."""

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bursar.ap2.canonical import CanonicalError as CanonicalError
     from bursar.ap2.errors import AP2CurrencyError as AP2CurrencyError
     from bursar.ap2.errors import AP2DryRunResult as AP2DryRunResult
     from bursar.ap2.errors import AP2GuardCommitFailed as AP2GuardCommitFailed
@@ -20,9 +21,17 @@ if TYPE_CHECKING:
     from bursar.ap2.errors import AP2PaymentUnknown as AP2PaymentUnknown
     from bursar.ap2.mandate import AP2Mandate as AP2Mandate
     from bursar.ap2.receipt import RuntimeAuthorityReceipt as RuntimeAuthorityReceipt
+    from bursar.ap2.signing import PublicKey as PublicKey
+    from bursar.ap2.signing import ReceiptStatus as ReceiptStatus
+    from bursar.ap2.signing import ReceiptVerdict as ReceiptVerdict
+    from bursar.ap2.signing import SigningError as SigningError
+    from bursar.ap2.signing import SigningKey as SigningKey
+    from bursar.ap2.signing import sign_receipt as sign_receipt
+    from bursar.ap2.signing import verify_receipt as verify_receipt
 
 # Module -> the names that users import from here.
 _MODULES: dict[str, tuple[str, ...]] = {
+    "canonical": ("CanonicalError",),
     "errors": (
         "AP2CurrencyError",
         "AP2DryRunResult",
@@ -35,6 +44,15 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "mandate": ("AP2Mandate",),
     "receipt": ("RuntimeAuthorityReceipt",),
+    "signing": (
+        "PublicKey",
+        "ReceiptStatus",
+        "ReceiptVerdict",
+        "SigningError",
+        "SigningKey",
+        "sign_receipt",
+        "verify_receipt",
+    ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -48,7 +66,15 @@ __all__ = [
     "AP2Mandate",
     "AP2MandateError",
     "AP2PaymentUnknown",
+    "CanonicalError",
+    "PublicKey",
+    "ReceiptStatus",
+    "ReceiptVerdict",
     "RuntimeAuthorityReceipt",
+    "SigningError",
+    "SigningKey",
+    "sign_receipt",
+    "verify_receipt",
 ]
 
 
