@@ -6,12 +6,17 @@ import asyncio
 import inspect
 import itertools
 import json
+import re
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from bursar import AsyncCyclesClient, CyclesClient, CyclesConfig, CyclesResponse
+from bursar.authority.principal import OPERATOR
+from bursar.server.routes import ROUTES
 from e2e.accounts import Account
 from e2e.servers import Server
 
@@ -28,6 +33,11 @@ class Side:
         self._runner = runner
         self._served = served
 
+    @property
+    def embedded(self) -> bool:
+        """Whether the ledger is in this process."""
+        return self._served is None
+
     def call(self, method: str, *arguments: Any, **named: Any) -> CyclesResponse:
         """Call a method of the client."""
         return self.wait(getattr(self.client, method)(*arguments, **named))
@@ -43,25 +53,36 @@ class Side:
         return self._runner.run(waited())
 
     def budget(self, amount: int, scope: str = "", unit: str = "TOKENS", **more: Any) -> None:
-        """Create a budget below the tenant, as an operator does."""
+        """Create a budget below the tenant: as an operator, or with the client's own method."""
         path = f"tenant:{self.tenant}{scope}"
+        if self._served is None:
+            self.wait(self.client.create_budget(amount, scope=path, unit=unit, **more))
+            return
         allocated = {"unit": unit, "amount": amount}
         body = {"scope": path, "unit": unit, "allocated": allocated, **more}
-        if self._served is None:
-            self._embedded(body)
-            return
-        with self._served.operator() as operator:
-            reply = operator.post("/v1/admin/budgets", {"tenant_id": self.tenant, **body})
-            assert reply.status == 201, reply.body
+        self.operate("POST", "/v1/admin/budgets", {"tenant_id": self.tenant, **body})
 
-    def _embedded(self, body: Mapping[str, Any]) -> None:
-        """What the client's own `create_budget` does, with every field of the admin plane."""
-        from bursar.authority import budgets
-        from bursar.authority.principal import OPERATOR
+    def operate(self, method: str, path: str, body: Mapping[str, Any], **query: str) -> Any:
+        """Do what an operator does, on the server or on the embedded ledger itself."""
+        if self._served is not None:
+            with self._served.operator() as operator:
+                reply = operator.send(
+                    method, f"{path}?{urlencode(query)}", json.dumps(body).encode()
+                )
+            assert reply.status < 300, reply.body
+            return reply.json()
+        operation, named = _route(method, path)
+        answer = self.client._ledger._perform(
+            operation, OPERATOR, json.dumps(body).encode(), query, named
+        )
+        assert answer.is_success, answer
+        return answer.body
 
-        text = json.dumps({"tenant_id": self.tenant, **body}).encode()
-        answer = self.client._ledger._perform(budgets.create_budget, OPERATOR, text)
-        assert answer.status == 201, answer
+    def rewrite(self, statement: str, *values: Any) -> None:
+        """Change one row of the ledger past all rules, to reach what no operation reaches."""
+        file = self.client._ledger._file if self._served is None else self._served.store
+        with closing(sqlite3.connect(file, timeout=10)) as connection, connection:
+            assert connection.execute(statement, values).rowcount == 1
 
     def spending(self, amount: int, key: str, **more: Any) -> dict[str, Any]:
         """Return a request to reserve."""
@@ -93,6 +114,16 @@ class Side:
         row = answer.body["balances"][0]
         names = ("allocated", "remaining", "reserved", "spent")
         return {name: row.get(name, {"amount": 0})["amount"] for name in names}
+
+
+def _route(method: str, path: str) -> tuple[Any, dict[str, str]]:
+    """Return the operation at a path, and what the path names."""
+    for route in ROUTES:
+        pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route.path)
+        found = re.fullmatch(pattern, path)
+        if found and route.method == method:
+            return route.operation, found.groupdict()
+    raise AssertionError(f"no route {method} {path}")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from e2e.servers import Server, Servers
 
 BUDGET = 1_000
 PASSES_WITHIN_S = 12.0
+LEFT = re.compile(r"'remaining_ttl_ms': \d+")
 VARIES = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
 MOMENT = re.compile(r"\b1[0-9]{12}\b|\d{4}-\d\d-\d\dT[\d:.]+Z")
 
@@ -168,20 +169,133 @@ def refusals(side: Side) -> Iterator[tuple[str, CyclesResponse]]:
     yield "decide in another unit", side.call("decide", {**ask(1, "r"), "estimate": other_unit})
 
 
+def denials(side: Side) -> Iterator[tuple[str, CyclesResponse]]:
+    """Yield what a budget, a tenant and a policy can deny, by what was asked."""
+    side.budget(BUDGET)
+    own = {"tenant_id": side.tenant, "unit": "TOKENS"}
+
+    def path(agent: str) -> str:
+        return f"tenant:{side.tenant}/agent:{agent}"
+
+    def each(agent: str, amount: int = 10) -> Iterator[tuple[str, CyclesResponse]]:
+        subject = {"tenant": side.tenant, "agent": agent}
+        ask = side.spending(amount, f"{agent}-ask", subject=subject)
+        yield f"{agent}: reserve", side.call("create_reservation", ask)
+        dry = {**ask, "idempotency_key": f"{agent}-dry", "dry_run": True}
+        yield f"{agent}: dry run", side.call("create_reservation", dry)
+        yield f"{agent}: decide", side.call("decide", {**ask, "idempotency_key": f"{agent}-may"})
+        event = side.event(amount, f"{agent}-event", subject=subject, overage_policy="REJECT")
+        yield f"{agent}: event", side.call("create_event", event)
+
+    side.budget(5, "/agent:poor")
+    yield from each("poor")
+    side.budget(100, "/agent:frozen")
+    held = side.held(10, "before", subject={"tenant": side.tenant, "agent": "frozen"})
+    query = {**own, "scope": path("frozen")}
+    side.operate("POST", "/v1/admin/budgets/freeze", {"reason": "a loop"}, **query)
+    yield from each("frozen")
+    actual = {"idempotency_key": "frozen-c", "actual": {"unit": "TOKENS", "amount": 50}}
+    yield "frozen: commit above", side.call("commit_reservation", held, actual)
+    side.budget(100, "/agent:shut")
+    where = "WHERE tenant = ? AND scope = ?"
+    side.rewrite(f"UPDATE budget SET status = 'CLOSED' {where}", side.tenant, path("shut"))
+    yield from each("shut")
+    side.budget(10, "/agent:indebted", overdraft_limit=limit_of(side, 100))
+    overdraws = {"overage_policy": "ALLOW_WITH_OVERDRAFT"}
+    subject = {"tenant": side.tenant, "agent": "indebted"}
+    body_of(side.call("create_event", side.event(50, "owe", subject=subject, **overdraws)), 201)
+    side.rewrite(f"UPDATE budget SET overdraft_limit = 0 {where}", side.tenant, path("indebted"))
+    yield from each("indebted")
+    side.budget(10, "/agent:over", overdraft_limit=limit_of(side, 100))
+    subject = {"tenant": side.tenant, "agent": "over"}
+    body_of(side.call("create_event", side.event(50, "much", subject=subject, **overdraws)), 201)
+    side.rewrite(f"UPDATE budget SET is_over_limit = 1 {where}", side.tenant, path("over"))
+    yield from each("over")
+    yield from limited(side)
+    tenant = f"/v1/admin/tenants/{side.tenant}"
+    held = side.held(10, "last")
+    side.operate("PATCH", tenant, {"status": "SUSPENDED"})
+    yield from each("suspended")
+    yield "suspended: extend", side.call("extend_reservation", held, LONGER)
+    yield "suspended: balances", side.call("get_balances", tenant=side.tenant)
+    side.operate("PATCH", tenant, {"status": "ACTIVE"})
+    # Not as an operator closes it: that revokes the keys, so a server would say 401 first.
+    side.rewrite("UPDATE tenant SET status = 'CLOSED' WHERE tenant = ?", side.tenant)
+    yield from each("closed")
+    yield "closed: commit", side.call("commit_reservation", held, {**actual, **KEYED})
+    yield "closed: release", side.call("release_reservation", held, KEYED)
+    yield "closed: extend", side.call("extend_reservation", held, {**LONGER, **KEYED})
+
+
+LONGER = {"idempotency_key": "longer", "extend_by_ms": 1_000}
+KEYED = {"idempotency_key": "keyed"}
+
+
+def limit_of(side: Side, amount: int) -> Any:
+    """Return an overdraft limit as each side is given it."""
+    return amount if side.embedded else {"unit": "TOKENS", "amount": amount}
+
+
+def limited(side: Side) -> Iterator[tuple[str, CyclesResponse]]:
+    """Yield what rates and the number of extensions limit."""
+    policy = {
+        "tenant_id": side.tenant,
+        "name": "walks",
+        "scope_pattern": f"tenant:{side.tenant}/agent:walker",
+        "rate_limits": {"max_reservations_per_minute": 1, "max_commits_per_minute": 1},
+    }
+    side.operate("POST", "/v1/admin/policies", policy)
+    side.budget(100, "/agent:walker")
+    subject = {"tenant": side.tenant, "agent": "walker"}
+    held = side.held(10, "walk-1", subject=subject)
+    # In the next minute another one passes, so a boundary in between costs one more.
+    again = [side.spending(10, f"walk-{n}", subject=subject) for n in (2, 3)]
+    found = [side.call("create_reservation", one) for one in again]
+    yield "walker: reserve", next(one for one in found if one.status != 200)
+    actual = {"idempotency_key": "walk-c", "actual": {"unit": "TOKENS", "amount": 1}}
+    body_of(side.call("commit_reservation", held, actual))
+    tenant = f"/v1/admin/tenants/{side.tenant}"
+    side.operate("PATCH", tenant, {"max_reservation_extensions": 1})
+    stretched = side.held(10, "stretched")
+    body_of(side.call("extend_reservation", stretched, LONGER))
+    yield "stretched", side.call("extend_reservation", stretched, {**LONGER, **KEYED})
+
+
+DENIED = {
+    "poor": "BUDGET_EXCEEDED",
+    "frozen": "BUDGET_FROZEN",
+    "shut": "BUDGET_CLOSED",
+    "indebted": "DEBT_OUTSTANDING",
+    "over": "OVERDRAFT_LIMIT_EXCEEDED",
+    "walker": "LIMIT_EXCEEDED",
+    "stretched": "MAX_EXTENSIONS_EXCEEDED",
+    "suspended": "FORBIDDEN",
+    "closed": "TENANT_CLOSED",
+}
+
+
 def told(answer: CyclesResponse) -> tuple[Any, ...]:
     """Return what a caller is told, without what differs between any two requests."""
     words = repr((answer.error_message, answer.retry_after_ms_header, answer.body))
-    return (answer.status, MOMENT.sub("TIME", VARIES.sub("ID", words)))
+    words = LEFT.sub("LEFT", MOMENT.sub("TIME", VARIES.sub("ID", words)))
+    if answer.status == 429:  # how long until the minute is over
+        assert answer.retry_after_ms_header
+        words = re.sub(r"pol_\w+|\d+", "N", words)
+    return (answer.status, words)
 
 
-def test_refusals_are_the_same_to_the_letter(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "least"), [(refusals, 20), (denials, 30)])
+def test_refusals_are_the_same_to_the_letter(
+    server: Server, tmp_path: Path, asked: Callable[[Side], Any], least: int
+) -> None:
     """Status, code, message and details of each refusal are those that a server gives."""
     found: dict[str, dict[str, tuple[Any, ...]]] = {}
     for way in WAYS:
         (tmp_path / way).mkdir()
-        with opened(way, server, tmp_path / way, "same-" + way.split("-")[1]) as side:
-            found[way] = {what: told(answer) for what, answer in refusals(side)}
-    assert len(found[WAYS[0]]) >= 20
+        tenant = f"{asked.__name__}-{way.split('-')[1]}"
+        with opened(way, server, tmp_path / way, tenant) as side:
+            found[way] = {what: told(answer) for what, answer in asked(side)}
+    assert len(found[WAYS[0]]) >= least
     for shell in ("sync", "async"):
         served, embedded = found[f"served-{shell}"], found[f"embedded-{shell}"]
         assert {
@@ -189,3 +303,12 @@ def test_refusals_are_the_same_to_the_letter(server: Server, tmp_path: Path) -> 
             for what in served
             if embedded[what] != served[what]
         } == {}
+
+
+def test_each_denial_is_the_one_it_is_called(side: Side) -> None:
+    """Otherwise the comparison above compares something else."""
+    side.rewrite("DELETE FROM budget WHERE tenant = ?", side.tenant)
+    for what, answer in denials(side):
+        code = answer.error_code or (answer.body or {}).get("reason_code")
+        if what.endswith((": reserve", "stretched", "closed: commit")):
+            assert code == DENIED[what.partition(":")[0]], (what, answer)

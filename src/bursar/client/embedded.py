@@ -18,9 +18,9 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
-from bursar import ids, money
+from bursar import ids
 from bursar.authority import budgets, listing, refusals, runtime, tenants
 from bursar.authority.authority import Authority
 from bursar.authority.call import Answer
@@ -28,10 +28,11 @@ from bursar.authority.call import Call as Asked
 from bursar.authority.principal import OPERATOR, Principal
 from bursar.authority.render import render
 from bursar.authority.unforeseen import refused_of
-from bursar.client import timers
+from bursar.client import timers, validation
 from bursar.client.calls import Call
 from bursar.client.exceptions import ClientClosed, error_from_response
 from bursar.client.io import Handle
+from bursar.client.provisioning import BudgetFields, amount_of, fields_of
 from bursar.client.response import CyclesResponse
 from bursar.clock import SystemClock
 from bursar.flow import run_sync
@@ -158,6 +159,7 @@ class EmbeddedLedger:
         scope: str | None = None,
         unit: Unit | str | None = None,
         exist_ok: bool = False,
+        **more: Unpack[BudgetFields],
     ) -> dict[str, Any]:
         """Create a budget and return it as the admin plane shows it.
 
@@ -167,14 +169,16 @@ class EmbeddedLedger:
             scope: the path it limits; None is the whole tenant.
             unit: the unit of an int; None is USD_MICROCENTS.
             exist_ok: whether a budget that is there already is returned as it is.
+            more: what else a budget can have; see `BudgetFields`.
 
         Raises:
             AmountError: the amount cannot be understood.
             CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
         """
-        amount = _amount(allocated, unit)
+        amount = amount_of(allocated, unit)
         named = self._budget(scope, amount["unit"])
-        body = json.dumps({**named, "allocated": amount}).encode()
+        fields = fields_of(more, amount["unit"])
+        body = validation.encode_body({**named, "allocated": amount, **fields})
         response = self._perform(budgets.create_budget, OPERATOR, body)
         if exist_ok and response.error_code == ErrorCode.DUPLICATE_RESOURCE:
             response = self._perform(budgets.lookup_budget, OPERATOR, b"", query=named)
@@ -194,7 +198,7 @@ class EmbeddedLedger:
             AmountError: the amount cannot be understood.
             CyclesProtocolError: there is no such budget, or it was refused.
         """
-        credited = _amount(amount, unit)
+        credited = amount_of(amount, unit)
         named = self._budget(scope, credited["unit"])
         body = json.dumps({"operation": FundOperation.CREDIT, "amount": credited}).encode()
         response = self._perform(budgets.fund_budget, OPERATOR, body, query=named)
@@ -329,13 +333,6 @@ def _done(what: str, response: CyclesResponse) -> dict[str, Any]:
     if not response.is_success:
         raise error_from_response(f"Failed to {what}", response)
     return response.body or {}
-
-
-def _amount(allocated: str | int, unit: Unit | str | None) -> dict[str, Any]:
-    if isinstance(allocated, str):
-        counted, amount = money.parse(allocated, None if unit is None else Unit(unit))
-        return {"unit": counted.value, "amount": amount}
-    return {"unit": str(unit or Unit.USD_MICROCENTS), "amount": allocated}
 
 
 if hasattr(os, "register_at_fork"):

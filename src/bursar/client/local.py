@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.config import CyclesConfig
 from bursar.client.embedded import MEMORY, AsyncEmbeddedLedger, EmbeddedLedger
+from bursar.client.provisioning import BudgetFields
 from bursar.client.sync import CyclesClient
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class EmbeddedClient(CyclesClient):
         scope: str | None = None,
         unit: Unit | str | None = None,
         exist_ok: bool = False,
+        **more: Unpack[BudgetFields],
     ) -> dict[str, Any]:
         """Create a budget and return it.
 
@@ -46,12 +48,17 @@ class EmbeddedClient(CyclesClient):
             scope: the path it limits, such as `tenant:acme/agent:bot`; None is the tenant.
             unit: the unit of an int; None is USD_MICROCENTS.
             exist_ok: whether a budget that is there already is returned as it is.
+            more: what else a budget can have, by the server's names: `period`,
+                `period_start`, `period_end`, `rollover_policy`, `overdraft_limit`,
+                `commit_overage_policy`, `metadata`.
 
         Raises:
             AmountError: the amount cannot be understood.
+            TypeError: a further field is unknown.
             CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
         """
-        return self._ledger.create_budget(allocated, scope=scope, unit=unit, exist_ok=exist_ok)
+        ledger = self._ledger
+        return ledger.create_budget(allocated, scope=scope, unit=unit, exist_ok=exist_ok, **more)
 
     def credit_budget(
         self, amount: str | int, *, scope: str | None = None, unit: Unit | str | None = None
@@ -86,6 +93,7 @@ class AsyncEmbeddedClient(AsyncCyclesClient):
         scope: str | None = None,
         unit: Unit | str | None = None,
         exist_ok: bool = False,
+        **more: Unpack[BudgetFields],
     ) -> dict[str, Any]:
         """Create a budget and return it.
 
@@ -95,13 +103,19 @@ class AsyncEmbeddedClient(AsyncCyclesClient):
             scope: the path it limits, such as `tenant:acme/agent:bot`; None is the tenant.
             unit: the unit of an int; None is USD_MICROCENTS.
             exist_ok: whether a budget that is there already is returned as it is.
+            more: what else a budget can have, by the server's names: `period`,
+                `period_start`, `period_end`, `rollover_policy`, `overdraft_limit`,
+                `commit_overage_policy`, `metadata`.
 
         Raises:
             AmountError: the amount cannot be understood.
+            TypeError: a further field is unknown.
             CyclesProtocolError: it exists already (DUPLICATE_RESOURCE), or was refused.
         """
         create = self._ledger.create_budget
-        return await asyncio.to_thread(create, allocated, scope=scope, unit=unit, exist_ok=exist_ok)
+        return await asyncio.to_thread(
+            create, allocated, scope=scope, unit=unit, exist_ok=exist_ok, **more
+        )
 
     async def credit_budget(
         self, amount: str | int, *, scope: str | None = None, unit: Unit | str | None = None
