@@ -14,6 +14,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from bursar import CyclesClient, HeartbeatLost, cycles, get_cycles_context
 from bursar.client.models import Action, Amount
 from bursar.client.usage import StreamUsage
 from client.scripted import Gate, held, lost, refuse
-from client.shells import Shell, config
+from client.shells import Shell, config, until
 
 ACTION = Action(kind="llm", name="m")
 FIFTY = Amount(unit="TOKENS", amount=50)
@@ -43,6 +44,7 @@ class Scene:
     shell: Shell
     gate: Gate = field(default_factory=Gate)
     inside: asyncio.Event = field(default_factory=asyncio.Event)
+    resumed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def client(self) -> Any:
@@ -53,9 +55,9 @@ class Scene:
         self.shell.server.on(operation, held(self.gate))
 
     async def forever(self) -> None:
-        """Stay in the body until somebody cancels."""
+        """Stay in the body until somebody cancels, or lets it go on."""
         self.inside.set()
-        await asyncio.Event().wait()
+        await self.resumed.wait()
 
 
 @pytest.fixture
@@ -254,6 +256,56 @@ def test_while_it_commits_what_is_lost(scene: Scene, way: Way) -> None:
         len({body["idempotency_key"] for body in scene.shell.server.bodies("commitReservation")})
         == 1
     )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_before_the_first_step_of_the_settlement(scene: Scene, way: Way) -> None:
+    """A task that never ran a line has still written down what was spent, and it is sent.
+
+    This is what `asyncio.run` does to every task as it ends.
+    """
+
+    async def main() -> None:
+        task = asyncio.ensure_future(way(scene, scene.forever))
+        await scene.inside.wait()
+        before = asyncio.all_tasks()
+        scene.resumed.set()
+        while not (new := asyncio.all_tasks() - before):
+            await asyncio.sleep(0)
+        states = [inspect.getcoroutinestate(one.get_coro()) for one in new]
+        assert states == [inspect.CORO_CREATED]
+        for one in asyncio.all_tasks() - {asyncio.current_task()}:
+            one.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    scene.shell.run(main())
+    assert (scene.shell.server.charged, scene.shell.server.released) == ({}, {})
+    until(scene.shell.journal)  # a thread writes it
+    assert scene.shell.flush() == 0
+    assert scene.shell.server.charged == {"rsv_1": 40}
+    assert scene.shell.journal() == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_loop_that_ends_before_the_first_step(scene: Scene, way: Way) -> None:
+    """The next loop of the process takes the record over."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(way(scene, scene.forever))
+        await scene.inside.wait()
+        before = asyncio.all_tasks()
+        scene.resumed.set()
+        while not asyncio.all_tasks() - before:
+            await asyncio.sleep(0)
+        assert not task.done()
+
+    asyncio.run(main())
+    assert (scene.shell.server.charged, scene.shell.server.released) == ({}, {})
+    assert len(scene.shell.journal()) == 1
+    scene.shell.run(way(scene, nothing))
+    assert scene.shell.flush() == 0
+    assert scene.shell.server.charged == {"rsv_1": 40, "rsv_2": 40}
 
 
 @pytest.mark.parametrize("way", WAYS)

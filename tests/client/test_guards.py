@@ -1,5 +1,6 @@
 """Guards: what they show, that they end once, and what becomes of those that nobody ended."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -457,6 +458,43 @@ def test_reset_does_not_reopen_what_is_final(shell: Shell, make: Maker) -> None:
     with pytest.raises(CyclesProtocolError, match="Commit failed"):
         shell.run(guard.commit(7))
     assert guard.finalized
+
+
+def leave(guard: Any) -> Any:
+    """Enter the block of a guard and leave it."""
+
+    def block() -> None:
+        with guard:
+            pass
+
+    async def block_async() -> None:
+        async with guard:
+            pass
+
+    return block_async() if hasattr(guard, "__aenter__") else block()
+
+
+@pytest.mark.parametrize("end", [release, dispose, leave, None])
+def test_reset_never_releases_what_may_be_spent(
+    shell: Shell, end: Maker | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever gives up on a commit that was sent leaves it to the background."""
+    shell.configure(on_commit_failure="reset")
+    shell.server.on("commitReservation", refuse(503, "INTERNAL_ERROR"))
+    guard = handle(shell)
+    with pytest.raises(CyclesProtocolError, match="Commit failed"):
+        shell.run(guard.commit(7))
+    if end is None:
+        del guard
+        gc.collect()
+    else:
+        assert shell.run(end(guard)) is None
+        assert guard.finalized
+    assert "rsv_1 is not released: its commit was sent and may have been applied" in caplog.text
+    assert shell.flush() == 0
+    assert shell.server.charged == {"rsv_1": 7}
+    assert shell.server.made("releaseReservation") == []
+    assert shell.journal() == []
 
 
 # A client that was closed before its guards.

@@ -17,7 +17,7 @@ called. What follows from how the action ended:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Token
 from typing import Any, TypeVar
 
@@ -26,9 +26,11 @@ from bursar.client.context import CyclesContext
 from bursar.client.cost import Cost, metadata_of, metrics_of
 from bursar.client.held import Engine, Held
 from bursar.client.opening import Opened, Plan, open_reservation
+from bursar.client.settler import Intent
 from bursar.client.settling import Step
 
 T = TypeVar("T")
+Flow = Coroutine[Any, Any, T]
 log = logging.getLogger("bursar.client")
 
 
@@ -109,45 +111,58 @@ class GuardedAction:
         finally:
             self.leave()
 
-    async def succeed(
-        self,
-        cost: Cost,
-        metrics: Any = None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        keep: bool = True,
-    ) -> Step | None:
-        """Commit what the action cost; None if it was ended by hand before.
+    def intend(
+        self, cost: Cost, metrics: Any = None, metadata: Mapping[str, Any] | None = None
+    ) -> Intent | None:
+        """Write down what the action cost; None if it was ended by hand before.
+
+        This happens in the caller's own step: a task that settles may be cancelled before it
+        runs at all.
 
         Args:
             cost: what it cost.
             metrics: what was measured; None is what the context says.
             metadata: what to keep with the commit, besides what the context says.
+        """
+        if not self.held.claim():
+            return None
+        said = {**metadata_of(self.held.context.commit_metadata), **metadata_of(metadata)}
+        measured = self._measured(metrics)
+        return self.held.intend(cost.amount, measured, {**said, **cost.metadata})
+
+    def succeed(self, cost: Cost, metrics: Any = None) -> Flow[Step | None]:
+        """Write down what the action cost, and return the flow that commits it."""
+        return self.settle(self.intend(cost, metrics))
+
+    async def settle(
+        self,
+        intent: Intent | None,
+        *,
+        keep: bool = True,
+    ) -> Step | None:
+        """Commit what was intended; None if the action was ended by hand before.
+
+        Args:
+            intent: what it cost.
             keep: whether a commit that settles nothing is asked again in the background.
 
         Raises:
             HeartbeatLost: the lease was lost and the policy says to fail; after the commit.
         """
-        held = self.held
-        if not held.claim():
+        if intent is None:
             return None
-        said = {**metadata_of(held.context.commit_metadata), **metadata_of(metadata)}
-        step = await held.settle(
-            cost.amount, self._measured(metrics), {**said, **cost.metadata}, keep=keep
-        )
-        if not step.outcome.final and not keep:
-            held.reopen()
-        held.raise_if_lost()
+        step = await self.held.settle(intent, keep=keep)
+        self.held.raise_if_lost()
         return step
 
-    async def fail(
+    def fail(
         self,
         reason: str,
         *,
         maybe_spent: bool = False,
         metrics: Any = None,
-    ) -> None:
-        """End after the action raised: commit what is known to be spent, or release.
+    ) -> Flow[None]:
+        """Write down what is known to be spent, and return the flow that commits or releases.
 
         Args:
             reason: why, for the server's record.
@@ -155,14 +170,20 @@ class GuardedAction:
                 then nothing is sent, and the hold stays until the lease ends.
             metrics: what was measured; None is what the context says.
         """
+        spent = self.held.context.spent
+        if spent is None:
+            return self._give_up(reason, maybe_spent)
+        return self._commit_known(self.intend(Cost(spent), metrics, {"action_ended": reason}))
+
+    async def _commit_known(self, intent: Intent | None) -> None:
+        if intent is not None:
+            await self.held.settle(intent)
+
+    async def _give_up(self, reason: str, maybe_spent: bool) -> None:
         held = self.held
-        spent = held.context.spent
         if not held.claim():
             return
-        if spent is not None:
-            said = {**metadata_of(held.context.commit_metadata), "action_ended": reason}
-            await held.settle(spent, self._measured(metrics), said)
-        elif maybe_spent:
+        if maybe_spent:
             log.error(
                 "reservation %s: the action ended early (%s) and what it spent is unknown; it is "
                 "neither committed nor released, and its hold stays until the lease ends",

@@ -46,7 +46,7 @@ def dropped(held: Held, name: str) -> None:
     """Let go of a guard that was lost: warn and release it in the background if it is open."""
     with _lock:
         _open.pop(id(held), None)
-    if held.claim():
+    if held.claim() and not held.hand_over():
         _release_soon(held)  # before the warning, which a filter may turn into an error
         warn(held, name)
 

@@ -10,6 +10,9 @@ all warn and release with reason `guard_dropped`; none of them waits for long.
 | `release` | one release, best effort | `CyclesError`; the stream handle: nothing |
 | `dispose` (stream handle) | the heartbeat stops, nothing is sent | nothing |
 | `extend` | one extension | one extension; the server decides |
+
+With `on_commit_failure="reset"` a commit that nobody confirmed leaves the guard open, to be
+committed again. Whatever else then becomes of it, it is not released: it may be spent.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from bursar.client import ending
-from bursar.client.action import GuardedAction
+from bursar.client.action import Flow, GuardedAction
 from bursar.client.cost import Cost, is_amount
 from bursar.client.exceptions import CyclesError
 from bursar.client.held import Held
 from bursar.client.outcome import Verdict
+from bursar.client.settler import Intent
 from bursar.client.settling import unsettled
 from bursar.client.shell import Supervisor
 from bursar.flow import run_sync
@@ -133,20 +137,28 @@ class _Guard:
             raise ValueError(f"actual must be a non-negative int64, got {amount!r}")
         return Cost(amount)
 
-    async def _commit(
+    def _commit(
         self, actual: Any, metrics: Any, metadata: Mapping[str, Any] | None
-    ) -> CommitResponse | EventCreateResponse | None:
+    ) -> Flow[CommitResponse | EventCreateResponse | None]:
+        """Write down what was spent, and return the flow that commits it."""
         if self.finalized:
             raise self._ended()
         cost, own_metrics, own_metadata = self._cost(actual)
-        config = self._action.engine.config
-        keep = config.on_commit_failure == "journal"
-        step = await self._action.succeed(
+        intent = self._action.intend(
             cost,
             own_metrics if metrics is None else metrics,
             {**(own_metadata or {}), **(metadata or {})},
-            keep=keep,
         )
+        if intent is None:
+            raise self._ended()
+        return self._settle(intent)
+
+    async def _settle(self, intent: Intent) -> CommitResponse | EventCreateResponse | None:
+        from bursar.client.models import CommitResponse, EventCreateResponse
+
+        config = self._action.engine.config
+        keep = config.on_commit_failure == "journal"
+        step = await self._action.settle(intent, keep=keep)
         if step is None:
             raise self._ended()
         if step.outcome.settled:
@@ -167,6 +179,10 @@ class _Guard:
         answer: ReleaseResponse | None = outcome.answer if outcome is not None else None
         return answer
 
+    def _dispose(self) -> None:
+        if self._held.claim():
+            self._held.hand_over()
+
     def _ended(self) -> CyclesError:
         return CyclesError(f"{self._kind.name} already finalized")
 
@@ -175,7 +191,7 @@ class _Guard:
         return self.expires_at_ms
 
     async def _leave(self) -> None:
-        if self._held.claim():
+        if self._held.claim() and not self._held.hand_over():
             await self._held.give_back(ending.DROPPED)
             ending.warn(self._held, self._kind.name)  # last: a filter may turn it into an error
 
@@ -300,7 +316,7 @@ class StreamHandle(ReservationGuard):
 
     def dispose(self) -> None:
         """Stop the heartbeat and send nothing: the stream never began."""
-        self._held.claim()
+        self._dispose()
 
     def _amount(self, amount: Any) -> Cost:
         return _or_estimate(amount, self._held)
@@ -313,7 +329,7 @@ class AsyncStreamHandle(AsyncReservationGuard):
 
     def dispose(self) -> None:
         """Stop the heartbeat and send nothing: the stream never began."""
-        self._held.claim()
+        self._dispose()
 
     def _amount(self, amount: Any) -> Cost:
         return _or_estimate(amount, self._held)

@@ -24,7 +24,7 @@ from bursar.client.io import Handle, Io, Timers
 from bursar.client.journal import Record
 from bursar.client.opening import Opened, Plan
 from bursar.client.outcome import Expected, Outcome, classify
-from bursar.client.settler import Settler
+from bursar.client.settler import Intent, Settler
 from bursar.client.settling import Step
 
 EARLY = 0.1
@@ -58,6 +58,7 @@ class Held:
         self.lost: HeartbeatFailure | None = None
         self.release_error: Exception | None = None
         self._claimed = False
+        self._unconfirmed: Record | None = None
         self._claiming = threading.Lock()
         self._heart = Heartbeat(plan.ttl_ms, _attempt_ms(engine.config))
         self._beating: Handle | None = None
@@ -105,10 +106,6 @@ class Held:
         if self._beating is not None:
             self._beating.cancel()
         return True
-
-    def reopen(self) -> None:
-        """Give the claim back after a commit that nobody confirmed; the heart stays still."""
-        self._claimed = False
 
     async def _beat(self) -> float | None:
         if self._claimed:  # a worker may have taken this step up just before the claim
@@ -186,15 +183,13 @@ class Held:
         self._extended(outcome)
         return outcome
 
-    async def settle(
+    def intend(
         self,
         actual: int,
         metrics: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        *,
-        keep: bool = True,
-    ) -> Step:
-        """Commit `actual`, in the plan's unit, by every means; the caller holds the claim."""
+    ) -> Intent:
+        """Write down that `actual`, in the plan's unit, was spent; the caller holds the claim."""
         commit: dict[str, Any] = {
             "idempotency_key": self.plan.commit_key,
             "actual": {"unit": self.plan.unit, "amount": actual},
@@ -204,7 +199,10 @@ class Held:
         said = {**self.plan.commit_metadata, **(metadata or {})}
         if said:
             commit["metadata"] = said
-        record = Record(
+        return self.engine.settler.intend(self._record(commit))
+
+    def _record(self, commit: dict[str, Any]) -> Record:
+        return Record(
             reservation_id=self.reservation_id,
             base_url=self.engine.config.base_url,
             mode="commit",
@@ -215,15 +213,49 @@ class Held:
             recorded_at_ms=self.engine.io.now_ms(),
             not_before_ms=None,
         )
-        return await self.engine.settler.settle(record, keep=keep)
+
+    async def settle(self, intent: Intent, *, keep: bool = True) -> Step:
+        """Commit what was intended, by every means.
+
+        Args:
+            intent: what was spent.
+            keep: whether a commit that settles nothing is asked again in the background.
+                Without, the claim is given back, so that the caller can ask again.
+        """
+        self._unconfirmed = None
+        step = await self.engine.settler.settle(intent, keep=keep)
+        if not keep and not step.outcome.final:
+            self._unconfirmed = step.record
+            self._claimed = False
+        return step
+
+    def hand_over(self) -> bool:
+        """Leave a commit that was not confirmed to the background; return whether there is one.
+
+        What may have been spent is never released, also where its owner gives up on it.
+        """
+        record, self._unconfirmed = self._unconfirmed, None
+        if record is None:
+            return False
+        log.warning(
+            "reservation %s is not released: its commit was sent and may have been applied; "
+            "it is asked again in the background",
+            self.reservation_id,
+        )
+        self.engine.settler.take_over(record)
+        return True
 
     async def give_back(self, reason: str, io: Io | None = None) -> Outcome | None:
         """Release once, by best effort; the caller holds the claim. Never raises.
+
+        After a commit that was not confirmed nothing is released: see `hand_over`.
 
         Args:
             reason: why, for the server's record; at most 256 characters of it are sent.
             io: what to send with, if not the engine's own.
         """
+        if self.hand_over():
+            return None
         body = {"idempotency_key": self.plan.release_key, "reason": reason[:256]}
         try:
             call = calls.release_reservation(self.reservation_id, body)

@@ -7,7 +7,7 @@ suspend, so that one step finishes the flow (`bursar.flow.run_sync`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from bursar.client.calls import Call
@@ -29,11 +29,14 @@ class Io(Protocol):
         """
         ...
 
-    async def write(self, record: Record) -> None:
-        """Put a record into the journal; it is on disk when this returns.
+    def write(self, record: Record) -> Awaitable[None]:
+        """Begin to put a record into the journal; it is on disk when the answer is awaited.
+
+        It is written even if nobody awaits the answer, or stops to: whoever knows of a spend
+        may be cancelled at any moment.
 
         Raises:
-            JournalError: it is not.
+            JournalError: when awaited: it is not on disk.
         """
         ...
 

@@ -62,7 +62,7 @@ class TaskWatch:
         """Run a settlement to its end; a cancellation that came from here does not end it."""
         if not self._strict:
             return await self._supervisor.finish(flow)
-        settling = asyncio.ensure_future(self._supervisor.finish(flow))
+        settling = self._supervisor.start(flow)
         try:
             return await asyncio.shield(settling)
         except asyncio.CancelledError:

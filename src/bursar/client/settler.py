@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -91,27 +91,37 @@ class Settler:
         """Whether it runs on threads, so that it goes on without an event loop."""
         return isinstance(self._timers, ThreadTimers)
 
-    async def settle(self, record: Record, *, keep: bool = True) -> Step:
-        """Write `record` down, make the first attempt, and see to the rest.
+    def intend(self, record: Record) -> Intent:
+        """Own `record` and begin to write it down: whatever happens next, it is settled."""
+        self._take(record)
+        shared().ready()
+        return Intent(self, record, self.io.write(record))
+
+    async def settle(self, intent: Intent, *, keep: bool = True) -> Step:
+        """Make the first attempt once the record is written down, and see to the rest.
 
         Args:
-            record: what is known to be spent.
+            intent: what is known to be spent.
             keep: whether an attempt that settles nothing is followed up in the background.
                 Without, the record stays in the journal and the caller asks again.
         """
-        self._take(record)
-        shared().ready()
+        record = intent.begin()
         try:
-            written = await settling.remember(self.io, record)
+            written = await settling.remembered(intent.writing, record)
             step = await settling.attempt(self.io, self.config, record)
         except BaseException:  # cancelled half way, by a loop or a process that ends
-            self._schedule(record, 0, settling.backoff_s(self.config, 0))
+            self.take_over(record)
             raise
         if step.outcome.final or not keep:
             self._drop(record)
         else:
             self._schedule(step.record, step.attempts, step.delay_s)
         return replace(step, journaled=written and self.config.journal_enabled)
+
+    def take_over(self, record: Record) -> None:
+        """Ask about a record in the background, after the first backoff."""
+        self._take(record)
+        self._schedule(record, 0, settling.backoff_s(self.config, 0))
 
     def watch(self) -> None:
         """Start looking at the journal: now for what a dead process left, then periodically.
@@ -257,6 +267,33 @@ class Settler:
     def _drop(self, record: Record) -> None:
         with _owning:
             _owned.discard((*self._identity, record.reservation_id))
+
+
+class Intent:
+    """A record of known spend on its way into the journal, until its first attempt begins.
+
+    A task that is cancelled before its first step never runs a line of its coroutine. Whoever
+    then loses the intent leaves it to the settler's background.
+    """
+
+    __slots__ = ("_begun", "_settler", "record", "writing")
+
+    def __init__(self, settler: Settler, record: Record, writing: Awaitable[None]) -> None:
+        """Own the record until `begin`."""
+        self._settler = settler
+        self._begun = False
+        self.record = record
+        self.writing = writing
+
+    def begin(self) -> Record:
+        """Return the record to whoever makes its first attempt."""
+        self._begun = True
+        return self.record
+
+    def __del__(self) -> None:
+        """Leave a record whose first attempt never began to the background."""
+        if not self._begun:
+            self._settler.take_over(self.record)
 
 
 class _Look:

@@ -21,6 +21,7 @@ The long interval is `retry_sweep_interval`; without one, the next process asks 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
 from bursar.client import calls
@@ -93,8 +94,13 @@ async def remember(io: Io, record: Record) -> bool:
     The spend is known and the server can still be told; refusing to send it because a disk
     is full would lose it for certain.
     """
+    return await remembered(io.write(record), record)
+
+
+async def remembered(writing: Awaitable[None], record: Record) -> bool:
+    """Wait until a record is in the journal; return whether it is."""
     try:
-        await io.write(record)
+        await writing
     except JournalError as error:
         log.error(
             "known spend of reservation %s is not in the journal (%s); it is sent all the same, "

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from bursar import ids
 from bursar.client.calls import Call
-from bursar.client.journal import Journal, Record
+from bursar.client.journal import Journal, JournalError, Record
 from bursar.client.response import CyclesResponse
 from bursar.client.transport import AsyncTransport, Transport
 
@@ -42,6 +42,18 @@ def _set_aside(journal: JournalOf, record: Record) -> None:
 def _look(journal: JournalOf, now_ms: int) -> list[Record]:
     journal().sweep(now_ms)
     return journal().load()
+
+
+class _Done:
+    """What was begun and is over: awaiting it never suspends."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._error is not None:
+            raise self._error
+        yield from ()
 
 
 class _World:
@@ -72,10 +84,15 @@ class BlockingIo(_World):
         """Send a call and return what came back."""
         return self.transport.send(call)
 
-    async def write(self, record: Record) -> None:
+    def write(self, record: Record) -> Awaitable[None]:
         """Put a record into the journal."""
-        if self._journal is not None:
+        if self._journal is None:
+            return _Done()
+        try:
             _write(self._journal, record)
+        except JournalError as error:
+            return _Done(error)
+        return _Done()
 
     async def discard(self, record: Record) -> None:
         """Take a record out of the journal."""
@@ -108,10 +125,12 @@ class AsyncIo(_World):
         """Send a call and return what came back."""
         return await self.transport.send(call)
 
-    async def write(self, record: Record) -> None:
-        """Put a record into the journal."""
-        if self._journal is not None:
-            await asyncio.to_thread(_write, self._journal, record)
+    def write(self, record: Record) -> Awaitable[None]:
+        """Begin to put a record into the journal, on a thread that nobody's cancelling stops."""
+        if self._journal is None:
+            return _Done()
+        loop = asyncio.get_running_loop()
+        return asyncio.shield(loop.run_in_executor(None, _write, self._journal, record))
 
     async def discard(self, record: Record) -> None:
         """Take a record out of the journal."""
@@ -144,16 +163,16 @@ class Supervisor:
 
     async def finish(self, flow: Flow[T]) -> T:
         """Run a flow to its end even if the caller is cancelled, who then leaves at once."""
-        return await asyncio.shield(self._start(flow))
+        return await asyncio.shield(self.start(flow))
 
     async def finish_or(self, flow: Flow[T], undo: Callable[[T], Flow[None]]) -> T:
         """Run a flow to its end; if the caller was cancelled meanwhile, undo what it gave."""
-        task = self._start(flow)
+        task = self.start(flow)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.cancelled():
-                self._start(_undo(task, undo))
+                self.start(_undo(task, undo))
             raise
 
     async def drain(self, timeout_s: float) -> int:
@@ -174,7 +193,8 @@ class Supervisor:
         here, me = asyncio.get_running_loop(), asyncio.current_task()
         return {one for one in tuple(self._tasks) if one.get_loop() is here and one is not me}
 
-    def _start(self, flow: Flow[T]) -> asyncio.Task[T]:
+    def start(self, flow: Flow[T]) -> asyncio.Task[T]:
+        """Run a flow as a task of its own, which is kept until it is done."""
         task = asyncio.get_running_loop().create_task(flow)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from bursar.client.action import GuardedAction
 from bursar.client.calls import body_of
-from bursar.client.cost import Cost
 from bursar.client.exceptions import CyclesError
 from bursar.client.lost import TaskWatch
 from bursar.client.plans import make_plan
+from bursar.client.settler import Intent
 from bursar.client.settling import unsettled
 from bursar.client.usage import StreamUsage, full_cost, known_cost, metrics_of
 from bursar.flow import run_sync
@@ -138,14 +138,14 @@ class _Stream:
         metrics = None if context.metrics else metrics_of(usage)
         if not failed:
             cost = full_cost(usage, self._cost_fn, self._action.plan.estimate)
-            return self._commit(cost, metrics)
+            return self._commit(self._action.intend(cost, metrics))
         known = known_cost(usage, self._cost_fn) if usage.touched else None
         if known is not None:
             context.spent = known.amount
         return self._action.fail(FAILED, maybe_spent=usage.touched, metrics=metrics)
 
-    async def _commit(self, cost: Cost, metrics: dict[str, Any] | None) -> None:
-        step = await self._action.succeed(cost, metrics)
+    async def _commit(self, intent: Intent | None) -> None:
+        step = await self._action.settle(intent)
         if step is not None:
             self.settlement_error = unsettled(step, self.COMMIT_FAILED, self._action.engine.config)
         if self._raise and self.settlement_error is not None:
