@@ -140,7 +140,7 @@ class GuardedAction:
         *,
         keep: bool = True,
     ) -> Step | None:
-        """Commit what was intended; None if the action was ended by hand before.
+        """Commit what was intended; None if it was ended by hand before, or the background does.
 
         Args:
             intent: what it cost.
@@ -152,7 +152,8 @@ class GuardedAction:
         if intent is None:
             return None
         step = await self.held.settle(intent, keep=keep)
-        self.held.raise_if_lost()
+        if step is not None:
+            self.held.raise_if_lost()
         return step
 
     def fail(

@@ -12,9 +12,11 @@ import os
 import threading
 import time
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bursar.client import settler, timers, transport
+from bursar.client.collecting import after
 
 if TYPE_CHECKING:
     from bursar.client.held import Held
@@ -46,19 +48,23 @@ def dropped(held: Held, name: str) -> None:
     """Let go of a guard that was lost: warn and release it in the background if it is open."""
     with _lock:
         _open.pop(id(held), None)
+    after(partial(_let_go, held, name))  # a generator that is lost with it may still commit it
+
+
+def _let_go(held: Held, name: str) -> None:
     if held.claim() and not held.hand_over():
-        _release_soon(held)  # before the warning, which a filter may turn into an error
+        release_soon(held, DROPPED)  # before the warning, which a filter may turn into an error
         warn(held, name)
 
 
-def _release_soon(held: Held) -> None:
+def release_soon(held: Held, reason: str) -> None:
     """Release on a thread of the process: the loop that opened a guard may be gone."""
     with _lock:
         _departing.add(id(held))
 
     async def depart() -> None:
         try:
-            await held.give_back(DROPPED, held.engine.at_exit())
+            await held.give_back(reason, held.engine.at_exit())
         finally:
             with _lock:
                 _departing.discard(id(held))

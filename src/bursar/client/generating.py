@@ -2,7 +2,8 @@
 
 The rule that lives here: a chunk is counted before anybody sees it, so that whoever stops
 listening has still paid for what was said. The generator sees its reservation whenever it
-runs, and the code that listens to it never does.
+runs, and the code that listens to it never does. Whoever leaves a `for` loop waits for the
+settlement; a generator that a garbage collection finds leaves it to the background.
 
 | the generator | known cost | what happens |
 |---|---|---|

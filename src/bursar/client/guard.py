@@ -154,13 +154,12 @@ class _Guard:
         return self._settle(intent)
 
     async def _settle(self, intent: Intent) -> CommitResponse | EventCreateResponse | None:
-        from bursar.client.models import CommitResponse, EventCreateResponse
 
         config = self._action.engine.config
         keep = config.on_commit_failure == "journal"
         step = await self._action.settle(intent, keep=keep)
         if step is None:
-            raise self._ended()
+            return None
         if step.outcome.settled:
             self.settlement_error = None  # of a commit before, with `on_commit_failure="reset"`
             answer: CommitResponse | EventCreateResponse = step.outcome.answer

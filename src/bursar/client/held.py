@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bursar.client import calls, settling, validation
+from bursar.client import calls, ending, settling, validation
 from bursar.client import context as contexts
+from bursar.client.collecting import collecting
 from bursar.client.config import CyclesConfig
 from bursar.client.exceptions import CyclesError, error_from_response
 from bursar.client.heartbeat import Beat, Heartbeat
@@ -214,8 +215,8 @@ class Held:
             not_before_ms=None,
         )
 
-    async def settle(self, intent: Intent, *, keep: bool = True) -> Step:
-        """Commit what was intended, by every means.
+    async def settle(self, intent: Intent, *, keep: bool = True) -> Step | None:
+        """Commit what was intended, by every means; None if that is left to the background.
 
         Args:
             intent: what was spent.
@@ -223,6 +224,9 @@ class Held:
                 Without, the claim is given back, so that the caller can ask again.
         """
         self._unconfirmed = None
+        if collecting() and self.engine.config.retry_enabled:
+            self.engine.settler.take_over(intent.begin(), 0.0)
+            return None
         step = await self.engine.settler.settle(intent, keep=keep)
         if not keep and not step.outcome.final:
             self._unconfirmed = step.record
@@ -255,6 +259,9 @@ class Held:
             io: what to send with, if not the engine's own.
         """
         if self.hand_over():
+            return None
+        if collecting():
+            ending.release_soon(self, reason)
             return None
         body = {"idempotency_key": self.plan.release_key, "reason": reason[:256]}
         try:

@@ -118,10 +118,11 @@ class Settler:
             self._schedule(step.record, step.attempts, step.delay_s)
         return replace(step, journaled=written and self.config.journal_enabled)
 
-    def take_over(self, record: Record) -> None:
-        """Ask about a record in the background, after the first backoff."""
+    def take_over(self, record: Record, delay_s: float | None = None) -> None:
+        """Ask about a record in the background, after the first backoff if not said otherwise."""
         self._take(record)
-        self._schedule(record, 0, settling.backoff_s(self.config, 0))
+        first_s = settling.backoff_s(self.config, 0) if delay_s is None else delay_s
+        self._schedule(record, 0, first_s)
 
     def watch(self) -> None:
         """Start looking at the journal: now for what a dead process left, then periodically.
