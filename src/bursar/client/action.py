@@ -11,6 +11,7 @@ called. What follows from how the action ended:
 | raised, was cancelled or closed | none, but something may be spent | nothing is sent; logged |
 | raised, was cancelled or closed | none | release |
 | lost its lease under `cancel` | as above | then `HeartbeatLost` |
+| ended in a forked child of its process | - | nothing is sent: its parent settles it |
 | was left by the interpreter's end | - | the lease ends by itself; the journal has commits |
 """
 
@@ -132,7 +133,11 @@ class GuardedAction:
 
     def succeed(self, cost: Cost, metrics: Any = None) -> Flow[Step | None]:
         """Write down what the action cost, and return the flow that commits it."""
-        return self.settle(self.intend(cost, metrics))
+        return self.settle(self.ended(cost, metrics))
+
+    def ended(self, cost: Cost, metrics: Any = None) -> Intent | None:
+        """Write down what the action cost that ended here, unless here is a forked child."""
+        return None if self.held.inherited else self.intend(cost, metrics)
 
     async def settle(
         self,
@@ -172,6 +177,8 @@ class GuardedAction:
             metrics: what was measured; None is what the context says.
         """
         spent = self.held.context.spent
+        if self.held.inherited:
+            return self._commit_known(None)
         if spent is None:
             return self._give_up(reason, maybe_spent)
         return self._commit_known(self.intend(Cost(spent), metrics, {"action_ended": reason}))

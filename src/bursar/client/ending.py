@@ -52,7 +52,9 @@ def dropped(held: Held, name: str) -> None:
 
 
 def _let_go(held: Held, name: str) -> None:
-    if held.claim() and not held.hand_over():
+    if held.inherited or not held.claim():
+        return
+    if not held.hand_over():
         release_soon(held, DROPPED)  # before the warning, which a filter may turn into an error
         warn(held, name)
 

@@ -154,7 +154,6 @@ class _Guard:
         return self._settle(intent)
 
     async def _settle(self, intent: Intent) -> CommitResponse | EventCreateResponse | None:
-
         config = self._action.engine.config
         keep = config.on_commit_failure == "journal"
         step = await self._action.settle(intent, keep=keep)
@@ -190,7 +189,9 @@ class _Guard:
         return self.expires_at_ms
 
     async def _leave(self) -> None:
-        if self._held.claim() and not self._held.hand_over():
+        if self._held.inherited or not self._held.claim():
+            return
+        if not self._held.hand_over():
             await self._held.give_back(ending.DROPPED)
             ending.warn(self._held, self._kind.name)  # last: a filter may turn it into an error
 

@@ -8,6 +8,7 @@ belongs to the claim: it stops with it, whichever way it went.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -58,6 +59,7 @@ class Held:
         self.context = contexts.from_answer(opened.answer, plan.estimate)
         self.lost: HeartbeatFailure | None = None
         self.release_error: Exception | None = None
+        self._process = os.getpid()
         self._claimed = False
         self._unconfirmed: Record | None = None
         self._claiming = threading.Lock()
@@ -70,6 +72,14 @@ class Held:
     def reservation_id(self) -> str:
         """The server's id of the reservation."""
         return self.opened.reservation_id
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a fork of the one that reserved, which will settle it.
+
+        A child may settle it by hand; that its copy of a block or a function ends says nothing.
+        """
+        return self._process != os.getpid()
 
     @property
     def finalized(self) -> bool:
@@ -102,7 +112,7 @@ class Held:
         """Take the right to end this reservation, and stop its heartbeat; once."""
         with self._claiming:
             if self._claimed:
-                return False
+                return self._process != os.getpid()
             self._claimed = True
         if self._beating is not None:
             self._beating.cancel()
@@ -240,7 +250,7 @@ class Held:
         """
         record, self._unconfirmed = self._unconfirmed, None
         if record is None:
-            return False
+            return self._process != os.getpid()
         log.warning(
             "reservation %s is not released: its commit was sent and may have been applied; "
             "it is asked again in the background",

@@ -138,7 +138,7 @@ class _Stream:
         metrics = None if context.metrics else metrics_of(usage)
         if not failed:
             cost = full_cost(usage, self._cost_fn, self._action.plan.estimate)
-            return self._commit(self._action.intend(cost, metrics))
+            return self._commit(self._action.ended(cost, metrics))
         known = known_cost(usage, self._cost_fn) if usage.touched else None
         if known is not None:
             context.spent = known.amount
