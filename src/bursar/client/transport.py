@@ -87,15 +87,18 @@ class HttpTransport:
         """Return the answer to a call; never raises `Exception`."""
         give_up = time.monotonic() + self._deadline_s
         try:
-            with self._client().stream(**_arguments(call)) as answer:
+            http = self._client()
+            from bursar.client import bounded  # loaded with the first request, as all of HTTP is
+
+            with bounded.until(give_up), http.stream(**_arguments(call)) as answer:
                 body = bytearray()
                 for chunk in answer.iter_bytes():
                     body += chunk
                     _check_size(body)
-                    if time.monotonic() > give_up:
-                        raise TimeoutError(f"the answer took longer than {self._deadline_s:g} s")
                 return read(answer, bytes(body))
         except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
+            if time.monotonic() >= give_up:
+                error = _late(self._deadline_s, error)
             return CyclesResponse.transport_error(error)
 
     def close(self) -> None:
@@ -143,6 +146,8 @@ class AsyncHttpTransport:
                     body += chunk
                     _check_size(body)
                 return read(answer, bytes(body))
+        except TimeoutError as error:
+            return CyclesResponse.transport_error(_late(self._deadline_s, error))
         except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
             return CyclesResponse.transport_error(error)
 
@@ -197,7 +202,11 @@ def _close(http: httpx2.Client, process: int) -> None:
 def _client(config: CyclesConfig) -> httpx2.Client:
     import httpx2
 
-    return httpx2.Client(**_how(config))
+    from bursar.client import bounded
+
+    http = httpx2.Client(**_how(config))
+    bounded.bind(http)
+    return http
 
 
 def _how(config: CyclesConfig) -> dict[str, Any]:
@@ -207,6 +216,12 @@ def _how(config: CyclesConfig) -> dict[str, Any]:
         "headers": _credential(config),
         "timeout": _timeout(config),
     }
+
+
+def _late(deadline_s: float, cause: Exception) -> TimeoutError:
+    error = TimeoutError(f"the answer took longer than {deadline_s:g} s")
+    error.__cause__ = cause
+    return error
 
 
 def _check_size(body: bytearray) -> None:
