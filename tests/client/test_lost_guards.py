@@ -424,7 +424,13 @@ def test_a_child_may_settle_by_hand(forks: Any, tmp_path: Path) -> None:
         config = CyclesConfig(server.url, "key", tenant="acme", journal_dir=str(tmp_path))
         with CyclesClient(config) as client:
             guard = client.reserve(estimate=10)
-            assert in_a_child(lambda: guard.commit(7)) == 0
+
+            def twice() -> None:
+                assert guard.commit(7) is not None
+                with pytest.raises(CyclesError, match="already finalized"):
+                    guard.commit(7)
+
+            assert in_a_child(twice) == 0
             assert server.story() == ["commit"]
             guard.commit(7)
     assert server.settlements == 1

@@ -112,7 +112,7 @@ class Held:
         """Take the right to end this reservation, and stop its heartbeat; once."""
         with self._claiming:
             if self._claimed:
-                return self._process != os.getpid()
+                return False
             self._claimed = True
         if self._beating is not None:
             self._beating.cancel()
@@ -250,7 +250,7 @@ class Held:
         """
         record, self._unconfirmed = self._unconfirmed, None
         if record is None:
-            return self._process != os.getpid()
+            return False
         log.warning(
             "reservation %s is not released: its commit was sent and may have been applied; "
             "it is asked again in the background",
