@@ -99,8 +99,11 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "Testing": (
-        "A model provider for tests, on a port of this machine.",
-        [f"{TESTING}.{name}" for name in ("ScriptedProvider", "Reply", "ToolUse")],
+        "A model provider for tests, on a port of this machine, and models in this process.",
+        [
+            *(f"{TESTING}.{name}" for name in ("ScriptedProvider", "Reply", "ToolUse")),
+            *(f"bursar.testing.models.Scripted{name}" for name in ("Model", "SyncModel")),
+        ],
     ),
 }
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes):$")

@@ -48,8 +48,14 @@ class Finish(StrEnum):
 
 
 class ModelFailure(StrEnum):
-    """Why there is no answer; none of them is a turn's own `timeout`."""
+    """Why there is no answer.
 
+    `DEADLINE` is the caller's own: the deadline of the call was so near that the adapter ended
+    it. `PROVIDER_TIMEOUT` is the provider's or its package's, with time left; it is never a
+    turn's `timeout`.
+    """
+
+    DEADLINE = "deadline"
     PROVIDER_TIMEOUT = "provider_timeout"
     PROVIDER_UNREACHABLE = "provider_unreachable"
     PROVIDER_REFUSED = "provider_refused"

@@ -6,7 +6,6 @@ not need are left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +29,11 @@ def error(status: int, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": f"status_{status}", "code": None, "param": None}}
 
 
+def failed() -> Event:
+    """Return how a stream says that it cannot go on."""
+    return None, error(500, "the script says that it fails here")
+
+
 def whole(request: dict[str, Any], reply: Reply, cut: bool) -> dict[str, Any]:
     """Return the answer in one piece."""
     message: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
@@ -39,7 +43,7 @@ def whole(request: dict[str, Any], reply: Reply, cut: bool) -> dict[str, Any]:
     return {
         **_head(request, "chat.completion"),
         "choices": [{**choice, "logprobs": None}],
-        "usage": _usage(reply),
+        **({"usage": _usage(reply)} if reply.reports_usage else {}),
     }
 
 
@@ -57,7 +61,8 @@ def stream(request: dict[str, Any], reply: Reply, cut: bool) -> Iterator[Event]:
     for index, call in enumerate(_tool_calls(reply)):
         yield chunk({"tool_calls": [{"index": index, **call}]})
     yield chunk({}, _reason(reply, cut))
-    if (request.get("stream_options") or {}).get("include_usage"):
+    wanted = (request.get("stream_options") or {}).get("include_usage")
+    if wanted and reply.reports_usage:
         yield None, {**head, "choices": [], "usage": _usage(reply)}
     yield None, "[DONE]"
 
@@ -66,12 +71,13 @@ def _head(request: dict[str, Any], kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": kind, "created": 0, "model": request.get("model")}
 
 
-def _usage(reply: Reply) -> dict[str, int]:
+def _usage(reply: Reply) -> dict[str, Any]:
     total = reply.input_tokens + reply.output_tokens
     return {
         "prompt_tokens": reply.input_tokens,
         "completion_tokens": reply.output_tokens,
         "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens},
     }
 
 
@@ -84,7 +90,7 @@ def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
         {
             "id": f"call_{number}",
             "type": "function",
-            "function": {"name": tool.name, "arguments": json.dumps(dict(tool.arguments))},
+            "function": {"name": tool.name, "arguments": tool.json},
         }
         for number, tool in enumerate(reply.tools)
     ]

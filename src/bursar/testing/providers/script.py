@@ -6,6 +6,7 @@ and a limit of tokens cuts a text where everybody can see it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,16 @@ TOOL_TOKENS = 10
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A tool that the model wants to be used, with its arguments."""
+    """A tool that the model wants to be used; arguments in text are sent as they are."""
 
     name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | str = field(default_factory=dict)
+
+    @property
+    def json(self) -> str:
+        """The arguments as the model writes them."""
+        given = self.arguments
+        return given if isinstance(given, str) else json.dumps(dict(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,13 @@ class Reply:
     """One answer of the model.
 
     `status` other than 200 is a refusal of the provider. `pause_s` is waited before every
-    piece of a stream, so that a test can end it in the middle; with `breaks_after`, the
-    connection of a stream breaks after so many pieces.
+    piece of a stream, so that a test can end it in the middle. After so many pieces a stream
+    breaks (`breaks_after`: the connection is gone), stalls (`stalls_after`: it stays open, and
+    nothing more comes) or fails (`fails_after`: the provider says so and ends). A `silent`
+    reply never begins.
+
+    `cached_tokens` are those of `input_tokens` that came from the provider's cache; without
+    `reports_usage` nobody is told of any token.
     """
 
     text: str = ""
@@ -38,6 +50,17 @@ class Reply:
     status: int = 200
     pause_s: float = 0.0
     breaks_after: int | None = None
+    stalls_after: int | None = None
+    fails_after: int | None = None
+    silent: bool = False
+    cached_tokens: int = 0
+    reports_usage: bool = True
+
+    @property
+    def ends_after(self) -> int | None:
+        """After how many pieces a stream does not go on as it should."""
+        ends = (self.breaks_after, self.stalls_after, self.fails_after)
+        return min((one for one in ends if one is not None), default=None)
 
     @property
     def pieces(self) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +24,7 @@ from bursar.testing.providers.script import Reply
 DIALECTS: dict[str, ModuleType] = {openai.PATH: openai, anthropic.PATH: anthropic}
 OVER = Reply(status=400, text="the script of this provider has no more replies")
 KEY = "scripted"
+STALL_S = 0.05
 
 
 class ScriptedProvider:
@@ -46,6 +49,7 @@ class ScriptedProvider:
         self.requests: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.cut_off = 0
+        self.stopping = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
 
@@ -76,6 +80,7 @@ class ScriptedProvider:
 
     def __exit__(self, *error: object) -> None:
         """Stop; streams that are running are left to end by themselves."""
+        self.stopping.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -115,11 +120,15 @@ class _Handler(BaseHTTPRequestHandler):
         said = self.PROVIDER.take(request)
         if said.status != 200:
             return self._json(said.status, dialect.error(said.status, said.text))
+        if said.silent:
+            return self._stall()
         reply, cut = said.within(dialect.limit_of(request))
         if request.get("stream"):
             events = dialect.stream(request, reply, cut)
-            if reply.breaks_after is not None:
-                events = itertools.islice(events, dialect.HEAD + reply.breaks_after)
+            if reply.ends_after is not None:
+                events = itertools.islice(events, dialect.HEAD + reply.ends_after)
+            if reply.fails_after is not None:
+                events = itertools.chain(events, [dialect.failed()])
             return self._stream(events, reply)
         time.sleep(reply.pause_s)
         return self._json(200, dialect.whole(request, reply, cut))
@@ -144,10 +153,20 @@ class _Handler(BaseHTTPRequestHandler):
                 text = data if isinstance(data, str) else json.dumps(data)
                 named = f"event: {name}\n" if name else ""
                 self._chunk(f"{named}data: {text}\n\n".encode())
-            if reply.breaks_after is None:
+            if reply.stalls_after is not None:
+                self._stall()
+            elif reply.breaks_after is None:
                 self._chunk(b"")  # without this the body has no end, and the reader is told
         except ConnectionError:
             self.PROVIDER.gave_up()
+
+    def _stall(self) -> None:
+        """Say nothing until the reader goes away or the provider stops."""
+        self.close_connection = True
+        while not self.PROVIDER.stopping.is_set():
+            readable, _, _ = select.select([self.connection], [], [], STALL_S)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                return self.PROVIDER.gave_up()
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
