@@ -253,9 +253,13 @@ class Settler:
             _live.discard(self)
 
     def forget(self) -> None:
-        """Begin anew in a forked child: what is pending is its parent's."""
+        """Begin anew in a forked child: what is pending is its parent's.
+
+        So is what the journal holds. A child is no new start: it takes over only what has lain
+        there for long, for its parent may be gone by then.
+        """
         self._lock = threading.RLock()
-        self._pending, self._sweep, self._looked = {}, None, False
+        self._pending, self._sweep, self._looked = {}, None, True
 
     def _take(self, record: Record) -> bool:
         with _owning:

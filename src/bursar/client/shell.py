@@ -9,7 +9,6 @@ at once; a supervisor keeps the task, and closing the client waits for it, withi
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
@@ -159,7 +158,6 @@ class Supervisor:
     def __init__(self) -> None:
         """Watch over nothing yet."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._lock = threading.Lock()
 
     async def finish(self, flow: Flow[T]) -> T:
         """Run a flow to its end even if the caller is cancelled, who then leaves at once."""
