@@ -223,6 +223,42 @@ DIFFERENCES = [
         "the work is done, so its cost must be told",
         "test_decorator.py::test_bad_metrics_never_lose_spend",
     ),
+    Difference(
+        "a stream that fails after usage was recorded",
+        "released, although it was spent",
+        "what is known is committed; if no cost follows from the usage, nothing is sent, and the"
+        " hold stays until the lease ends",
+        "spend is never given back",
+        "test_streams_like_runcycles.py::test_a_stream_that_fails_after_it_was_used",
+    ),
+    Difference(
+        "usage of a stream that does not fit, such as negative tokens",
+        "pydantic's `ValidationError` at the end of the block: neither journal nor commit",
+        "left out of the metrics; the commit is sent",
+        "the stream is over, so its cost must be told",
+        "test_streams_like_runcycles.py::test_usage_that_does_not_fit",
+    ),
+    Difference(
+        "`commit_metadata` of the context, in a stream",
+        "ignored",
+        "sent with the stream's `metadata`, and wins",
+        "it means the same in every pattern",
+        "test_streams_like_runcycles.py::test_metadata_of_the_context",
+    ),
+    Difference(
+        "a stream whose lease had ended before its commit",
+        "`settlement_error`; the event that accounts for it is left to the background",
+        "the event is sent at once; no error if it is confirmed",
+        "the spend is accounted for",
+        "test_streams_like_runcycles.py::test_a_lease_that_had_ended",
+    ),
+    Difference(
+        "entering a stream a second time",
+        "a second reservation, without a heartbeat",
+        "`CyclesError`",
+        "one stream is one reservation",
+        "test_streams_like_runcycles.py::test_a_stream_that_is_entered_again",
+    ),
 ]
 
 

@@ -427,8 +427,9 @@ def test_a_child_may_settle_by_hand(forks: Any, tmp_path: Path) -> None:
 
             def twice() -> None:
                 assert guard.commit(7) is not None
-                with pytest.raises(CyclesError, match="already finalized"):
-                    guard.commit(7)
+                for end in (guard.release, lambda: guard.commit(7)):
+                    with pytest.raises(CyclesError, match="already finalized"):
+                        end()
 
             assert in_a_child(twice) == 0
             assert server.story() == ["commit"]

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from bursar.client import context as contexts
 from bursar.client.context import CyclesContext
 from bursar.client.cost import Cost, metadata_of, metrics_of
-from bursar.client.held import Engine, Held
+from bursar.client.held import RELEASE_FAILED, Engine, Held
 from bursar.client.opening import Opened, Plan, open_reservation
 from bursar.client.settler import Intent
 from bursar.client.settling import Step
@@ -38,8 +38,9 @@ log = logging.getLogger("bursar.client")
 class GuardedAction:
     """What happens around one run of a user's code."""
 
-    def __init__(self, engine: Engine, plan: Plan) -> None:
+    def __init__(self, engine: Engine, plan: Plan, release_failed: str = RELEASE_FAILED) -> None:
         """Plan it; nothing is sent before `begin`."""
+        self._release_failed = release_failed
         self.engine = engine
         self.plan = plan
         self.dry_run_answer: dict[str, Any] | None = None
@@ -74,14 +75,14 @@ class GuardedAction:
         if self.plan.dry_run:
             self.dry_run_answer = opened.body
             return
-        self._held = Held(self.engine, self.plan, opened)
+        self._held = Held(self.engine, self.plan, opened, self._release_failed)
         self._held.keep_alive(on_lost)
         self._began_ms = self.engine.io.monotonic_ms()
 
     async def abandon(self, opened: Opened) -> None:
         """Give back what was granted to a caller who is gone before the action began."""
         if opened.reservation_id:
-            held = Held(self.engine, self.plan, opened)
+            held = Held(self.engine, self.plan, opened, self._release_failed)
             held.claim()
             await held.give_back("cancelled_before_start")
 

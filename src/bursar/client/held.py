@@ -30,6 +30,7 @@ from bursar.client.settler import Intent, Settler
 from bursar.client.settling import Step
 
 EARLY = 0.1
+RELEASE_FAILED = "Release failed"
 log = logging.getLogger("bursar.client")
 
 
@@ -51,14 +52,24 @@ class Engine:
 class Held:
     """One reservation, from the moment it was granted."""
 
-    def __init__(self, engine: Engine, plan: Plan, opened: Opened) -> None:
-        """Hold what was granted; nothing runs until `keep_alive`."""
+    def __init__(
+        self, engine: Engine, plan: Plan, opened: Opened, release_failed: str = RELEASE_FAILED
+    ) -> None:
+        """Hold what was granted; nothing runs until `keep_alive`.
+
+        Args:
+            engine: the client's.
+            plan: what was asked.
+            opened: what was granted.
+            release_failed: how the error of a release begins that was not confirmed.
+        """
         self.engine = engine
         self.plan = plan
         self.opened = opened
         self.context = contexts.from_answer(opened.answer, plan.estimate)
         self.lost: HeartbeatFailure | None = None
         self.release_error: Exception | None = None
+        self._release_failed = release_failed
         self._process = os.getpid()
         self._claimed = False
         self._unconfirmed: Record | None = None
@@ -281,7 +292,7 @@ class Held:
             self._not_released(error)
             return None
         if not outcome.settled:
-            self._not_released(error_from_response("Stream release failed", outcome.response))
+            self._not_released(error_from_response(self._release_failed, outcome.response))
         return outcome
 
     def _not_released(self, error: Exception) -> None:

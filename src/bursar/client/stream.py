@@ -47,6 +47,7 @@ class _Stream:
     """What a stream knows, and its flows; the shells below drive them."""
 
     COMMIT_FAILED = "Stream commit did not settle synchronously; known spend was not released"
+    RELEASE_FAILED = "Stream release failed"
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class _Stream:
         )
         self.usage = StreamUsage()
         self.settlement_error: CyclesProtocolError | None = None
-        self._action = GuardedAction(engine, plan)
+        self._action = GuardedAction(engine, plan, self.RELEASE_FAILED)
         self._cost_fn = cost_fn
         self._raise = raise_on_commit_failure
         self._entered = False
@@ -180,6 +181,7 @@ class AsyncStreamReservation(_Stream):
     """An async context manager that reserves, and settles with `usage` when its block ends."""
 
     COMMIT_FAILED = "Async stream commit did not settle synchronously; known spend was not released"
+    RELEASE_FAILED = "Async stream release failed"
 
     async def track(
         self, chunks: AsyncIterable[Chunk], on_chunk: Callable[[Chunk, StreamUsage], None]
