@@ -90,6 +90,17 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
         "With the extra `prices`.",
         ["bursar.integrations.genai_prices.cost_fn"],
     ),
+    "Mandates of AP2 v0.2": (
+        "With the extra `ap2`; [how to](../howto/ap2_mandates.md).",
+        [
+            *(f"{AP2}.{name}" for name in ("OpenPaymentMandate", "PaymentMandate", "Checkout")),
+            *(f"{AP2}.{name}" for name in ("OpenCheckoutMandate", "CheckoutMandate")),
+            *(f"{AP2}.{name}" for name in ("open_mandate_hash", "check_payment", "check_pair")),
+            *(f"{AP2}.{name}" for name in ("check_checkout", "Finding", "FindingCode", "Usage")),
+            *(f"{AP2}.{name}" for name in ("Consumption", "Presented", "Claim", "ClaimState")),
+            *(f"{AP2}.{name}" for name in ("ExchangeRate",)),
+        ],
+    ),
     "Signed receipts": (
         "With the extra `ap2`; [how to](../howto/sign_receipts.md).",
         [

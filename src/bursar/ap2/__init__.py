@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bursar.ap2.canonical import CanonicalError as CanonicalError
+    from bursar.ap2.constraints import check_checkout as check_checkout
+    from bursar.ap2.constraints import check_pair as check_pair
+    from bursar.ap2.constraints import check_payment as check_payment
+    from bursar.ap2.consumption import Claim as Claim
+    from bursar.ap2.consumption import ClaimState as ClaimState
+    from bursar.ap2.consumption import Consumption as Consumption
+    from bursar.ap2.consumption import Presented as Presented
+    from bursar.ap2.currencies import ExchangeRate as ExchangeRate
     from bursar.ap2.errors import AP2CurrencyError as AP2CurrencyError
     from bursar.ap2.errors import AP2DryRunResult as AP2DryRunResult
     from bursar.ap2.errors import AP2GuardCommitFailed as AP2GuardCommitFailed
@@ -19,7 +27,16 @@ if TYPE_CHECKING:
     from bursar.ap2.errors import AP2GuardError as AP2GuardError
     from bursar.ap2.errors import AP2MandateError as AP2MandateError
     from bursar.ap2.errors import AP2PaymentUnknown as AP2PaymentUnknown
+    from bursar.ap2.findings import Finding as Finding
+    from bursar.ap2.findings import FindingCode as FindingCode
+    from bursar.ap2.findings import Usage as Usage
     from bursar.ap2.mandate import AP2Mandate as AP2Mandate
+    from bursar.ap2.mandates import Checkout as Checkout
+    from bursar.ap2.mandates import CheckoutMandate as CheckoutMandate
+    from bursar.ap2.mandates import OpenCheckoutMandate as OpenCheckoutMandate
+    from bursar.ap2.mandates import OpenPaymentMandate as OpenPaymentMandate
+    from bursar.ap2.mandates import PaymentMandate as PaymentMandate
+    from bursar.ap2.mandates import open_mandate_hash as open_mandate_hash
     from bursar.ap2.receipt import RuntimeAuthorityReceipt as RuntimeAuthorityReceipt
     from bursar.ap2.signing import PublicKey as PublicKey
     from bursar.ap2.signing import ReceiptStatus as ReceiptStatus
@@ -32,6 +49,18 @@ if TYPE_CHECKING:
 # Module -> the names that users import from here.
 _MODULES: dict[str, tuple[str, ...]] = {
     "canonical": ("CanonicalError",),
+    "constraints": (
+        "check_checkout",
+        "check_pair",
+        "check_payment",
+    ),
+    "consumption": (
+        "Claim",
+        "ClaimState",
+        "Consumption",
+        "Presented",
+    ),
+    "currencies": ("ExchangeRate",),
     "errors": (
         "AP2CurrencyError",
         "AP2DryRunResult",
@@ -42,7 +71,20 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "AP2MandateError",
         "AP2PaymentUnknown",
     ),
+    "findings": (
+        "Finding",
+        "FindingCode",
+        "Usage",
+    ),
     "mandate": ("AP2Mandate",),
+    "mandates": (
+        "Checkout",
+        "CheckoutMandate",
+        "OpenCheckoutMandate",
+        "OpenPaymentMandate",
+        "PaymentMandate",
+        "open_mandate_hash",
+    ),
     "receipt": ("RuntimeAuthorityReceipt",),
     "signing": (
         "PublicKey",
@@ -67,12 +109,29 @@ __all__ = [
     "AP2MandateError",
     "AP2PaymentUnknown",
     "CanonicalError",
+    "Checkout",
+    "CheckoutMandate",
+    "Claim",
+    "ClaimState",
+    "Consumption",
+    "ExchangeRate",
+    "Finding",
+    "FindingCode",
+    "OpenCheckoutMandate",
+    "OpenPaymentMandate",
+    "PaymentMandate",
+    "Presented",
     "PublicKey",
     "ReceiptStatus",
     "ReceiptVerdict",
     "RuntimeAuthorityReceipt",
     "SigningError",
     "SigningKey",
+    "Usage",
+    "check_checkout",
+    "check_pair",
+    "check_payment",
+    "open_mandate_hash",
     "sign_receipt",
     "verify_receipt",
 ]
