@@ -57,8 +57,8 @@ def new_id(now_ms: int) -> str:
 
 def new_key() -> str:
     """Return an idempotency key: a UUID version 4 (RFC 9562) as text, 122 random bits."""
-    bits = _block.take(16).hex()
-    variant = "89ab"[int(bits[16], 16) & 3]
+    drawn = _block.take(16)
+    bits, variant = drawn.hex(), "89ab"[drawn[8] & 3]
     return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{variant}{bits[17:20]}-{bits[20:]}"
 
 

@@ -56,7 +56,8 @@ def test_functions_are_called_with_the_arguments_of_the_action() -> None:
             "commit_metadata": lambda n, **_: {"m": n},
         },
     )
-    made = options.plan(CONFIG, keys(), ((3,), {"price": 4}))
+    asked = options.at(options.functions(), (3,), {"price": 4})
+    made = asked.plan(asked.terms(CONFIG), keys())
     assert made.estimate == 12
     assert made.subject == {
         "tenant": "acme",
@@ -212,3 +213,33 @@ def test_empty_levels_fall_back_and_empty_words_are_unknown() -> None:
     }
     assert action_of("", None, []) == {"kind": "unknown", "name": "unknown"}
     assert action_of("k", "n", ("t",)) == {"kind": "k", "name": "n", "tags": ["t"]}
+
+
+def test_terms_are_made_anew_only_when_who_or_what_has_changed() -> None:
+    """A list that grew, a level of the client that was set: both are seen at the next call."""
+    config = CyclesConfig("http://localhost", "key", tenant="acme")
+    tags, labels = ["a"], {"run": "1"}
+    options = Options(estimate=1, action_tags=tags, dimensions=labels)
+    first = options.terms(config)
+    assert options.terms(config, first) is first
+    tags.append("b")
+    second = options.terms(config, first)
+    assert (first.action["tags"], second.action["tags"]) == (["a"], ["a", "b"])
+    labels["run"] = "2"
+    third = options.terms(config, second)
+    assert third.subject == {"tenant": "acme", "dimensions": {"run": "2"}}
+    config.agent = "bot"
+    fourth = options.terms(config, third)
+    assert fourth.subject == third.subject | {"agent": "bot"}
+    tags.append("x" * 65)
+    with pytest.raises(ValueError, match="tags"):
+        options.terms(config, fourth)
+
+
+def test_a_function_of_the_arguments_is_asked_at_every_call() -> None:
+    """What it says decides whether the terms of the last call still fit."""
+    options = Options(estimate=1, agent=lambda name: name)
+    functions = options.functions()
+    first = options.at(functions, ("a",), {}).terms(CONFIG)
+    assert options.at(functions, ("a",), {}).terms(CONFIG, first) is first
+    assert options.at(functions, ("b",), {}).terms(CONFIG, first).subject["agent"] == "b"

@@ -7,7 +7,6 @@ reset with a token, so a nested guard gives the outer one back, tasks see their 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -23,8 +22,7 @@ class CyclesContext:
     """The reservation of the guarded action that is running.
 
     `expires_at_ms` is the server's clock and follows the heartbeat. What is put into
-    `metrics` and `commit_metadata` travels with the commit. `cancelled` is set when the lease
-    could not be kept and the policy is `cancel`; long actions look at it.
+    `metrics` and `commit_metadata` travels with the commit. Long actions look at `cancelled`.
     """
 
     reservation_id: str
@@ -39,10 +37,18 @@ class CyclesContext:
     metrics: CyclesMetrics | None = None
     commit_metadata: dict[str, Any] | None = None
     spent: int | None = field(default=None, repr=False)
-    cancelled: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
-    _spending: threading.Lock = field(
+    _cancelled: threading.Event | None = field(default=None, init=False, repr=False, compare=False)
+    _changing: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set when the lease could not be kept and the policy is `cancel`; made when asked for."""
+        with self._changing:
+            if self._cancelled is None:
+                self._cancelled = threading.Event()
+            return self._cancelled
 
     def has_caps(self) -> bool:
         """Return whether the action has limits to keep within."""
@@ -64,7 +70,7 @@ class CyclesContext:
         from bursar.client.validation import validate_non_negative
 
         validate_non_negative(amount, "amount")
-        with self._spending:  # several threads may run the action
+        with self._changing:  # several threads may run the action
             self.spent = (self.spent or 0) + amount
 
 
@@ -87,8 +93,10 @@ def leave(token: Token[CyclesContext | None]) -> None:
     A generator may be closed by another task or thread than the one that began it; there, the
     token means nothing and there is nothing to give back.
     """
-    with contextlib.suppress(ValueError):
+    try:  # noqa: SIM105 - every call comes by here, and this costs nothing
         _current.reset(token)
+    except ValueError:
+        pass
 
 
 def from_answer(answer: ReservationCreateResponse, estimate: int) -> CyclesContext:

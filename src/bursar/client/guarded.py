@@ -7,13 +7,14 @@ reserved, and once the function has returned its cost is a number, whatever happ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bursar.client import defaults
 from bursar.client.action import GuardedAction
 from bursar.client.cost import ActualCost, Cost, actual_cost
 from bursar.client.options import Options
+from bursar.client.plans import Terms
 from bursar.client.usage import CostFn, StreamUsage
 from bursar.client.validation import validate_non_negative
 
@@ -51,7 +52,10 @@ class Pricing:
 
 @dataclass(slots=True)
 class Guarded:
-    """A function, its options, and the client that was found for it at its first call."""
+    """A function, its options, and what was found for it at its first call.
+
+    `found` is its client; `terms` are those of its last call, which mostly fit the next one.
+    """
 
     function: Callable[..., Any]
     options: Options
@@ -59,6 +63,12 @@ class Guarded:
     client: Any
     asynchronous: bool
     found: Any = None
+    terms: Terms | None = None
+    functions: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look once which options have to be asked at each call."""
+        self.functions = self.options.functions()
 
     def action(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GuardedAction:
         """Return the guarded action of one call; nothing is sent yet."""
@@ -67,8 +77,9 @@ class Guarded:
         if not self.options.dry_run:
             self.pricing.check()
         engine = self.found._engine
-        plan = self.options.plan(engine.config, engine.io.new_key, (args, kwargs))
-        return GuardedAction(engine, plan)
+        options = self.options.at(self.functions, args, kwargs)
+        terms = self.terms = options.terms(engine.config, self.terms)
+        return GuardedAction(engine, options.plan(terms, engine.io.new_key))
 
     def cost(self, action: GuardedAction, result: object) -> Cost:
         """Return what a call cost that returned `result`."""

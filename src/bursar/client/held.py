@@ -28,6 +28,7 @@ from bursar.client.opening import Opened, Plan
 from bursar.client.outcome import Expected, Outcome, classify
 from bursar.client.settler import Intent, Settler
 from bursar.client.settling import Step
+from bursar.client.transport import deadline_s
 
 EARLY = 0.1
 RELEASE_FAILED = "Release failed"
@@ -74,9 +75,9 @@ class Held:
         self._claimed = False
         self._unconfirmed: Record | None = None
         self._claiming = threading.Lock()
-        self._heart = Heartbeat(plan.ttl_ms, _attempt_ms(engine.config))
+        self._heart = Heartbeat(plan.ttl_ms, deadline_s(engine.config) * 1_000)
         self._beating: Handle | None = None
-        self._extend_key = engine.io.new_key()
+        self._extend_key: str | None = None
         self._on_lost: Callable[[], None] | None = None
 
     @property
@@ -138,14 +139,15 @@ class Held:
     async def _extend_lease(self) -> float | None:
         io = self.engine.io
         sent_ms = io.monotonic_ms()
-        outcome = await self._extend(self.plan.ttl_ms, self._extend_key)
+        key = self._extend_key = self._extend_key or io.new_key()
+        outcome = await self._extend(self.plan.ttl_ms, key)
         beat = self._heart.after(outcome, sent_ms, io.monotonic_ms())
         if self._claimed:
             return None
         if outcome.settled:
             self._extended(outcome)
         if beat.new_key:
-            self._extend_key = io.new_key()
+            self._extend_key = None
         self._observe(beat, outcome)
         return _wait_s(beat)
 
@@ -327,12 +329,6 @@ def _wait_s(beat: Beat) -> float | None:
         return None
     early = 1.0 - EARLY * random.random() if beat.early_ok else 1.0
     return beat.delay_ms * early / 1_000
-
-
-def _attempt_ms(config: CyclesConfig) -> float:
-    from bursar.client.transport import deadline_s
-
-    return deadline_s(config) * 1_000
 
 
 def _tell(callback: Callable[[HeartbeatFailure], None] | None, failure: HeartbeatFailure) -> None:

@@ -8,13 +8,14 @@ guarded, a function of that function's arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from bursar.client.calls import body_of
 from bursar.client.config import CyclesConfig
 from bursar.client.opening import Plan
-from bursar.client.plans import action_of, make_plan, subject_of
+from bursar.client.plans import Terms, action_of, plan_of, subject_of, terms_of
+from bursar.client.validation import validate_non_negative
 from bursar.vocabulary import OveragePolicy, Unit
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 LEVELS = ("tenant", "workspace", "app", "workflow", "agent", "toolset", "dimensions")
 RESERVE_TTL_MS = 60_000
+_MAY_BE_FUNCTIONS = (
+    *("estimate", "action_kind", "action_name", "action_tags", *LEVELS),
+    *("idempotency_key", "metadata", "commit_metadata"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,42 +74,54 @@ class Options:
             raise TypeError("estimate is required: the most that the action should cost")
         return cls(**options)
 
-    def plan(
-        self,
-        config: CyclesConfig,
-        new_key: Callable[[], str],
-        arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
-    ) -> Plan:
-        """Return the plan of one action.
+    def functions(self) -> tuple[str, ...]:
+        """Return the names of the options that are functions of the action's arguments."""
+        return tuple(name for name in _MAY_BE_FUNCTIONS if callable(getattr(self, name)))
+
+    def at(self, functions: tuple[str, ...], args: Any, kwargs: Mapping[str, Any]) -> Self:
+        """Return the options of one call: each of `functions` is called with its arguments."""
+        if not functions:
+            return self
+        return replace(self, **{name: getattr(self, name)(*args, **kwargs) for name in functions})
+
+    def terms(self, config: CyclesConfig, before: Terms | None = None) -> Terms:
+        """Return who does what, on which conditions.
 
         Args:
             config: whose subject fills what the options leave out.
-            new_key: where idempotency keys come from.
-            arguments: positional and keyword arguments of the guarded call, for options that
-                are functions of them.
+            before: the terms of an earlier call with these options, which are still good if
+                who and what have not changed.
 
         Raises:
             ValueError: an option is out of its range.
         """
-
-        def of(value: Any) -> Any:
-            if arguments is None or not callable(value):
-                return value
-            return value(*arguments[0], **arguments[1])
-
-        return make_plan(
-            new_key,
-            estimate=of(self.estimate),
-            subject=subject_of(config, {level: of(getattr(self, level)) for level in LEVELS}),
-            action=action_of(of(self.action_kind), of(self.action_name), of(self.action_tags)),
+        subject = subject_of(config, {level: getattr(self, level) for level in LEVELS})
+        action = action_of(self.action_kind, self.action_name, self.action_tags)
+        if before is not None and before.given == (subject, action):
+            return before
+        return terms_of(
+            subject=subject,
+            action=action,
             unit=self.unit,
             ttl_ms=self.ttl_ms,
             grace_period_ms=self.grace_period_ms,
             overage_policy=self.overage_policy,
             dry_run=self.dry_run,
-            idempotency_key=of(self.idempotency_key),
-            metadata=of(self.metadata),
-            commit_metadata=of(self.commit_metadata),
+        )
+
+    def plan(self, terms: Terms, new_key: Callable[[], str]) -> Plan:
+        """Return the plan of one action on `terms`; `new_key` is where keys come from.
+
+        Raises:
+            ValueError: an option is out of its range.
+        """
+        return plan_of(
+            terms,
+            new_key,
+            estimate=self.estimate,
+            idempotency_key=self.idempotency_key,
+            metadata=self.metadata,
+            commit_metadata=self.commit_metadata,
         )
 
 
@@ -133,7 +150,8 @@ def held_plan(
         ValueError: a field is missing or out of its range, or it is a dry run.
     """
     if request is None:
-        plan = Options.read(options).plan(config, new_key)
+        given = Options.read(options)
+        plan = given.plan(given.terms(config), new_key)
     elif options:
         raise TypeError("give a request or options, not both")
     else:
@@ -150,16 +168,21 @@ def _of_request(
 ) -> Plan:
     body = body_of(request)
     _check_request(body)
-    return make_plan(
-        new_key,
+    estimate = body["estimate"].get("amount")
+    validate_non_negative(estimate, "estimate")
+    terms = terms_of(
         subject=body.get("subject") or subject_of(config, {}),
         action=body["action"],
-        estimate=body["estimate"].get("amount"),
         unit=body["estimate"].get("unit"),
         ttl_ms=body.get("ttl_ms", RESERVE_TTL_MS),
         grace_period_ms=body.get("grace_period_ms"),
         overage_policy=body.get("overage_policy"),
         dry_run=bool(body.get("dry_run")),
+    )
+    return plan_of(
+        terms,
+        new_key,
+        estimate=estimate,
         idempotency_key=body.get("idempotency_key"),
         metadata=body.get("metadata"),
     )

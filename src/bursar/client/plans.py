@@ -1,14 +1,16 @@
 """From what a user writes to what is asked: options, checked before anything is sent.
 
 The rule that lives here: every way to guard an action (decorator, wrapper, stream, guard)
-becomes a `Plan` here, so that defaults, fall-backs to the client's subject, keys and
-validation are the same for all of them.
+becomes `Terms` and a `Plan` here, so that defaults, fall-backs to the client's subject, keys
+and validation are the same for all of them. Terms are checked when they are made, and need
+not be made again for the next call of the same function.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bursar.client import validation
@@ -54,25 +56,39 @@ def derived_key(phase: str, key: str) -> str:
     return f"{phase}-sha256-{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def make_plan(
-    new_key: Callable[[], str],
+def _keys(key: str) -> tuple[str, str, str]:
+    """Return the keys of an action that its caller named: of reserve, commit and release."""
+    return key, derived_key("commit", key), derived_key("release", key)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Who does what, on which conditions: the part of a plan that calls have in common.
+
+    All of it is valid. `given` is the subject and the action that it was made from.
+    """
+
+    given: tuple[Mapping[str, Any], Mapping[str, Any]]
+    subject: dict[str, Any]
+    action: dict[str, Any]
+    unit: str
+    ttl_ms: int
+    grace_period_ms: int | None
+    overage_policy: str | None
+    dry_run: bool
+
+
+def terms_of(
     *,
     subject: Mapping[str, Any],
     action: Mapping[str, Any],
-    estimate: int,
     unit: str,
     ttl_ms: int,
     grace_period_ms: int | None = None,
     overage_policy: str | None = None,
     dry_run: bool = False,
-    idempotency_key: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    commit_metadata: Mapping[str, Any] | None = None,
-) -> Plan:
-    """Return a plan whose request is valid.
-
-    Keys of the later steps follow from `idempotency_key` where it is given, so that a whole
-    guarded action can be repeated by its caller without paying twice.
+) -> Terms:
+    """Return terms that are valid.
 
     Raises:
         ValueError: a field is out of its range; the message names it and the limit. A
@@ -80,7 +96,6 @@ def make_plan(
     """
     from bursar.client import models
 
-    validation.validate_non_negative(estimate, "estimate")
     validation.validate_word(unit, Unit, "unit")
     validation.validate_ttl_ms(ttl_ms)
     checked = models.Subject.model_validate(dict(subject))
@@ -88,24 +103,49 @@ def make_plan(
     validation.validate_grace_period_ms(grace_period_ms)
     if overage_policy is not None:
         validation.validate_word(overage_policy, OveragePolicy, "overage_policy")
-    if idempotency_key is not None:
-        validation.validate_idempotency_key(idempotency_key)
-    create = idempotency_key or new_key()
-    named = idempotency_key is not None
-    return Plan(
+    done = models.Action.model_validate(dict(action))
+    return Terms(
+        given=(subject, action),
         subject=checked.model_dump(mode="json", exclude_none=True),
-        action=models.Action.model_validate(dict(action)).model_dump(
-            mode="json", exclude_none=True
-        ),
+        action=done.model_dump(mode="json", exclude_none=True),
         unit=Unit(unit).value,
-        estimate=estimate,
-        create_key=create,
-        commit_key=derived_key("commit", create) if named else new_key(),
-        release_key=derived_key("release", create) if named else new_key(),
         ttl_ms=ttl_ms,
         grace_period_ms=grace_period_ms,
         overage_policy=None if overage_policy is None else OveragePolicy(overage_policy).value,
         dry_run=dry_run,
+    )
+
+
+def plan_of(
+    terms: Terms,
+    new_key: Callable[[], str],
+    *,
+    estimate: int,
+    idempotency_key: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    commit_metadata: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Return a plan on these terms, whose request is valid.
+
+    Keys of the later steps follow from `idempotency_key` where it is given, so that a whole
+    guarded action can be repeated by its caller without paying twice.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it and the limit.
+    """
+    validation.validate_non_negative(estimate, "estimate")
+    if idempotency_key is not None:
+        validation.validate_idempotency_key(idempotency_key)
+    return Plan(
+        terms.subject,
+        terms.action,
+        terms.unit,
+        estimate,
+        *(_keys(idempotency_key) if idempotency_key else (new_key(), new_key(), new_key())),
+        ttl_ms=terms.ttl_ms,
+        overage_policy=terms.overage_policy,
+        grace_period_ms=terms.grace_period_ms,
+        dry_run=terms.dry_run,
         metadata=json_values(metadata, "metadata") if metadata else None,
-        commit_metadata=json_values(commit_metadata or {}, "commit_metadata"),
+        commit_metadata=json_values(commit_metadata, "commit_metadata") if commit_metadata else {},
     )

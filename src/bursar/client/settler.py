@@ -116,6 +116,8 @@ class Settler:
             self._drop(record)
         else:
             self._schedule(step.record, step.attempts, step.delay_s)
+        if step.outcome.final:
+            return step
         return replace(step, journaled=written and self.config.journal_enabled)
 
     def take_over(self, record: Record, delay_s: float | None = None) -> None:

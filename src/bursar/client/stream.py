@@ -27,7 +27,7 @@ from bursar.client.action import GuardedAction
 from bursar.client.calls import body_of
 from bursar.client.exceptions import CyclesError
 from bursar.client.lost import TaskWatch
-from bursar.client.plans import make_plan
+from bursar.client.plans import plan_of, terms_of
 from bursar.client.settler import Intent
 from bursar.client.settling import unsettled
 from bursar.client.usage import StreamUsage, full_cost, known_cost, metrics_of
@@ -84,15 +84,18 @@ class _Stream:
         """
         engine = client._engine
         asked = body_of(estimate)
-        plan = make_plan(
-            engine.io.new_key,
+        terms = terms_of(
             subject=body_of(subject),
             action=body_of(action),
-            estimate=asked["amount"],
             unit=asked["unit"],
             ttl_ms=ttl_ms,
             grace_period_ms=grace_period_ms,
             overage_policy=overage_policy,
+        )
+        plan = plan_of(
+            terms,
+            engine.io.new_key,
+            estimate=asked["amount"],
             idempotency_key=idempotency_key,
             commit_metadata=metadata,
         )

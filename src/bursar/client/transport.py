@@ -8,11 +8,12 @@ because after a request has left nobody may say that it did not arrive.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bursar.client import validation
@@ -262,9 +263,21 @@ def _kept(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def _json(content: bytes) -> Any:
     try:
+        return _reader()(content, cache_strings="keys")
+    except ValueError:
+        pass  # half of a surrogate pair, for instance, which only Python's own reader takes
+    try:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+@functools.cache
+def _reader() -> Callable[..., Any]:
+    """Return what reads JSON; pydantic is loaded with the first answer, not with the SDK."""
+    from pydantic_core import from_json
+
+    return from_json
 
 
 def _arguments(call: Call) -> dict[str, Any]:

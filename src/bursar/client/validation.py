@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IDEMPOTENCY_KEY_MAX = 256
 DEPTH_MAX = 200
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _UNRESERVED = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]*")
 """Text that a path carries as it is, such as the ids that servers give."""
 
@@ -158,8 +159,7 @@ def encode_body(body: Mapping[str, object]) -> bytes:
         ValueError: a value is NaN, infinite, a lone surrogate, or the body holds itself.
     """
     try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode()
+        return _ENCODER.encode(body).encode()
     except (TypeError, ValueError, RecursionError) as error:
         _find_unfit(body, "request", frozenset())
         raise ValueError(f"request: it cannot be sent as JSON: {error}") from error
