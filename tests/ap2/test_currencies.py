@@ -158,6 +158,14 @@ def test_a_rate_is_used_while_it_is_young_enough() -> None:
         convert("1", "EUR", rate(), NOW_MS - 1)
 
 
+def test_a_rate_of_this_very_moment_holds() -> None:
+    """A clock that is read in milliseconds is behind one that is read in microseconds."""
+    moment = replace(rate(), as_of=NOW + timedelta(microseconds=999))
+    assert convert("1", "EUR", moment) == 108_370_000
+    with pytest.raises(AP2CurrencyError, match=r"after now"):
+        convert("1", "EUR", replace(rate(), as_of=NOW + timedelta(microseconds=1_000)))
+
+
 def test_a_time_zone_is_only_a_way_to_write_a_time() -> None:
     elsewhere = replace(rate(), as_of=NOW.astimezone(timezone(timedelta(hours=9))))
     assert convert("1", "EUR", elsewhere) == 108_370_000

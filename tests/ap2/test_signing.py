@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from ap2.mandates import mandate
 from bursar.ap2 import PublicKey, ReceiptStatus, SigningError, SigningKey
 from bursar.ap2 import sign_receipt as sign
 from bursar.ap2 import verify_receipt as verify
+from bursar.ap2.canonical import read_json
+from bursar.ap2.receipt import build_runtime_authority_receipt
 
 SEED = bytes(range(32))
 KEY = SigningKey(SEED)
@@ -169,6 +172,29 @@ def test_a_model_is_signed_as_it_is_dumped() -> None:
     )
     with pytest.raises(SigningError, match="cannot be signed"):
         sign(Model(extra={"a": object()}), KEY)
+
+
+def test_the_receipt_of_a_guard_is_signed_and_survives_its_file() -> None:
+    """Every field of it, fractions in what was attached included, through a file and back."""
+    receipt = build_runtime_authority_receipt(
+        mandate(),
+        decision="ALLOW",
+        reservation_id="res-1",
+        tenant="acme",
+        agent=None,
+        action_kind="payment.charge",
+        policy_keys={"host": "shop.example"},
+        amount_micros=2**53 - 1,
+        committed=True,
+        extra={"fee": 0.1, "large": 1e15, "text": "\u00e9\U0001f602"},
+    )
+    assert not receipt.signed
+    signed = sign(receipt, KEY)
+    again = read_json(json.dumps(signed, indent=1, sort_keys=True))
+    assert status(again, KEY) is ReceiptStatus.VALID
+    assert again["schema"] == "runtime_authority.ap2.payment.charge.v1"
+    with pytest.raises(SigningError, match="amount_micros is 9007199254740992"):
+        sign(receipt.model_copy(update={"amount_micros": 2**53}), KEY)
 
 
 def test_keys_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from bursar.ap2.errors import AP2CurrencyError, AP2MandateError
 from bursar.vocabulary import AMOUNT_MAX
 
 USD: Final = "USD"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 RATE_PART_MAX: Final = 10**18
 """The largest numerator or denominator of a rate."""
 
@@ -208,9 +210,11 @@ def _check(rate: ExchangeRate, currency: str, now_ms: int) -> None:
             f"the amount is in {currency}, and the rate is {_pair(rate)}: pass one for "
             f"{currency}/{USD}"
         )
-    now = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now_ms)
-    age = now - rate.as_of
+    # To the millisecond, as clocks are read here: a rate of this very moment holds.
+    as_of_ms = (rate.as_of - _EPOCH) // _MILLISECOND
+    age = (now_ms - as_of_ms) * _MILLISECOND
     if age < timedelta(0):
+        now = _EPOCH + now_ms * _MILLISECOND
         raise AP2CurrencyError(
             f"the rate {_pair(rate)} of {rate.source} is dated {rate.as_of.isoformat()}, after "
             f"now ({now.isoformat()}): use one that holds already, or set the clock"
