@@ -101,6 +101,20 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
             *(f"{AP2}.{name}" for name in ("ExchangeRate",)),
         ],
     ),
+    "Payments under AP2": (
+        "[How to](../howto/pay_with_ap2.md).",
+        [
+            *(f"{AP2}.{name}" for name in ("AP2Mandate", "cycles_guard_payment")),
+            *(f"{AP2}.{name}" for name in ("cycles_guard_payment_async", "GuardedPayment")),
+            *(f"{AP2}.{name}" for name in ("AsyncGuardedPayment", "cycles_guard_refund")),
+            *(f"{AP2}.{name}" for name in ("cycles_guard_refund_async", "EarlierPayment")),
+            *(f"{AP2}.{name}" for name in ("RuntimeAuthorityReceipt", "AP2GuardError")),
+            *(f"{AP2}.{name}" for name in ("AP2GuardDenied", "AP2DryRunResult")),
+            *(f"{AP2}.{name}" for name in ("AP2GuardCommitUncertain", "AP2GuardCommitFailed")),
+            *(f"{AP2}.{name}" for name in ("AP2PaymentUnknown", "AP2MandateError")),
+            f"{AP2}.AP2CurrencyError",
+        ],
+    ),
     "Signed receipts": (
         "With the extra `ap2`; [how to](../howto/sign_receipts.md).",
         [
@@ -110,10 +124,11 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "Testing": (
-        "A model provider for tests, on a port of this machine, and models in this process.",
+        "What agents talk to, for tests: on a port of this machine, and models in this process.",
         [
             *(f"{TESTING}.{name}" for name in ("ScriptedProvider", "Reply", "ToolUse")),
             *(f"bursar.testing.models.Scripted{name}" for name in ("Model", "SyncModel")),
+            *(f"bursar.testing.payments.{name}" for name in ("PaymentService", "Mishap")),
         ],
     ),
 }
@@ -212,7 +227,7 @@ def _type(annotation: Any) -> str:
 
 def fields(model: type[BaseModel]) -> Iterator[str]:
     """Yield the table of a model's fields."""
-    properties = model.model_json_schema()["properties"]
+    properties = model.model_json_schema(by_alias=False)["properties"]
     yield from ("| field | type | required | limits |", "|---|---|---|---|")
     for name, field in model.model_fields.items():
         kind = _type(field.annotation).replace("|", "\\|")
@@ -285,7 +300,8 @@ def entry(name: str) -> Iterator[str]:
         yield from ("```text", signature(last, value), "```", "")
         written = getattr(init, "__doc__", None) if getattr(init, "__qualname__", "") else None
         yield from (*prose(written), "") if written and "Args:" in written else ()
-    twin = find(last.removeprefix("Async"))[1] if last.startswith("Async") else None
+    whose = "" if module == "bursar" else f"{module}."
+    twin = find(f"{whose}{last.removeprefix('Async')}")[1] if last.startswith("Async") else None
     base = _base(value)
     if twin is not None:
         yield from (f"It has what `{twin.__name__}` has, to be awaited.", "")

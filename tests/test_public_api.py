@@ -147,6 +147,14 @@ PUBLIC: dict[str, list[str]] = {
         "open_mandate_hash",
         "sign_receipt",
         "verify_receipt",
+        "AsyncGuardedPayment",
+        "EarlierPayment",
+        "GuardedPayment",
+        "__version__",
+        "cycles_guard_payment",
+        "cycles_guard_payment_async",
+        "cycles_guard_refund",
+        "cycles_guard_refund_async",
     ],
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]

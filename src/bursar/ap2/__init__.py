@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from bursar.ap2.canonical import CanonicalError as CanonicalError
     from bursar.ap2.constraints import check_checkout as check_checkout
     from bursar.ap2.constraints import check_pair as check_pair
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bursar.ap2.consumption import Consumption as Consumption
     from bursar.ap2.consumption import Presented as Presented
     from bursar.ap2.currencies import ExchangeRate as ExchangeRate
+    from bursar.ap2.earlier import EarlierPayment as EarlierPayment
     from bursar.ap2.errors import AP2CurrencyError as AP2CurrencyError
     from bursar.ap2.errors import AP2DryRunResult as AP2DryRunResult
     from bursar.ap2.errors import AP2GuardCommitFailed as AP2GuardCommitFailed
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
     from bursar.ap2.findings import Finding as Finding
     from bursar.ap2.findings import FindingCode as FindingCode
     from bursar.ap2.findings import Usage as Usage
+    from bursar.ap2.guard import AsyncGuardedPayment as AsyncGuardedPayment
+    from bursar.ap2.guard import GuardedPayment as GuardedPayment
+    from bursar.ap2.guard import cycles_guard_payment as cycles_guard_payment
+    from bursar.ap2.guard import cycles_guard_payment_async as cycles_guard_payment_async
+    from bursar.ap2.guard import cycles_guard_refund as cycles_guard_refund
+    from bursar.ap2.guard import cycles_guard_refund_async as cycles_guard_refund_async
     from bursar.ap2.mandate import AP2Mandate as AP2Mandate
     from bursar.ap2.mandates import Checkout as Checkout
     from bursar.ap2.mandates import CheckoutMandate as CheckoutMandate
@@ -61,6 +69,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Presented",
     ),
     "currencies": ("ExchangeRate",),
+    "earlier": ("EarlierPayment",),
     "errors": (
         "AP2CurrencyError",
         "AP2DryRunResult",
@@ -75,6 +84,14 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "Finding",
         "FindingCode",
         "Usage",
+    ),
+    "guard": (
+        "AsyncGuardedPayment",
+        "GuardedPayment",
+        "cycles_guard_payment",
+        "cycles_guard_payment_async",
+        "cycles_guard_refund",
+        "cycles_guard_refund_async",
     ),
     "mandate": ("AP2Mandate",),
     "mandates": (
@@ -108,15 +125,18 @@ __all__ = [
     "AP2Mandate",
     "AP2MandateError",
     "AP2PaymentUnknown",
+    "AsyncGuardedPayment",
     "CanonicalError",
     "Checkout",
     "CheckoutMandate",
     "Claim",
     "ClaimState",
     "Consumption",
+    "EarlierPayment",
     "ExchangeRate",
     "Finding",
     "FindingCode",
+    "GuardedPayment",
     "OpenCheckoutMandate",
     "OpenPaymentMandate",
     "PaymentMandate",
@@ -128,9 +148,14 @@ __all__ = [
     "SigningError",
     "SigningKey",
     "Usage",
+    "__version__",
     "check_checkout",
     "check_pair",
     "check_payment",
+    "cycles_guard_payment",
+    "cycles_guard_payment_async",
+    "cycles_guard_refund",
+    "cycles_guard_refund_async",
     "open_mandate_hash",
     "sign_receipt",
     "verify_receipt",
@@ -139,6 +164,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for; nothing else is made up."""
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"bursar.ap2.{_HOMES[name]}"), name)
@@ -149,3 +176,12 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Return the public names, loaded or not."""
     return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("bursar")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
