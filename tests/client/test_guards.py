@@ -1,5 +1,6 @@
 """Guards: what they show, that they end once, and what becomes of those that nobody ended."""
 
+import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from bursar import (
     CyclesConfig,
     CyclesProtocolError,
     CyclesTransportError,
+    HeartbeatLost,
     reserve_for_stream,
 )
 from bursar.client.exceptions import CyclesError
@@ -447,6 +449,43 @@ def test_reset_lets_the_caller_ask_again(shell: Shell, make: Maker) -> None:
     assert guard.finalized
     assert len({body["idempotency_key"] for body in shell.server.bodies("commitReservation")}) == 1
     assert shell.journal() == []
+
+
+@both
+def test_reset_leaves_the_asking_to_the_caller(shell: Shell, make: Maker) -> None:
+    """While the guard is open no background asks, not even that of another client."""
+    shell.configure(on_commit_failure="reset")
+    shell.server.on("commitReservation", refuse(503, "INTERNAL_ERROR"))
+    guard = make(shell)
+    with pytest.raises(CyclesProtocolError, match="Commit failed"):
+        shell.run(guard.commit(7))
+    shell.configure()
+    assert shell.flush() == 0
+    assert len(shell.server.made("commitReservation")) == 1
+    assert len(shell.journal()) == 1
+    assert shell.run(guard.commit(7)).status == "COMMITTED"
+    assert shell.journal() == []
+
+
+@pytest.mark.parametrize("policy", ["warn", "fail_on_finalize", "cancel"])
+def test_a_lost_lease_fails_the_commit_after_it_was_made(shell: Shell, policy: str) -> None:
+    """What was spent is committed in any case; only `warn` says nothing about the lease."""
+    told: list[Any] = []
+    shell.configure(heartbeat_policy=policy, on_heartbeat_failure=told.append)
+    shell.server.remaining = False  # then it beats at once
+    shell.server.on("extendReservation", refuse(409, "MAX_EXTENSIONS_EXCEEDED"))
+    guard = reserved(shell)
+    for _ in range(1_000):
+        if told:
+            break
+        shell.run(asyncio.sleep(0.005)) if shell.asynchronous else time.sleep(0.005)
+    if policy == "warn":
+        assert shell.run(guard.commit(7)).status == "COMMITTED"
+    else:
+        with pytest.raises(HeartbeatLost, match="stopped before the action ended"):
+            shell.run(guard.commit(7))
+    assert shell.server.charged == {"rsv_1": 7}
+    assert guard.finalized
 
 
 @both

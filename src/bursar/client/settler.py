@@ -103,7 +103,7 @@ class Settler:
         Args:
             intent: what is known to be spent.
             keep: whether an attempt that settles nothing is followed up in the background.
-                Without, the record stays in the journal and the caller asks again.
+                Without, it stays the caller's, who asks again or lets `take_over` do it.
         """
         record = intent.begin()
         try:
@@ -112,9 +112,9 @@ class Settler:
         except BaseException:  # cancelled half way, by a loop or a process that ends
             self.take_over(record)
             raise
-        if step.outcome.final or not keep:
+        if step.outcome.final:
             self._drop(record)
-        else:
+        elif keep:
             self._schedule(step.record, step.attempts, step.delay_s)
         if step.outcome.final:
             return step
