@@ -8,11 +8,10 @@ the operating system, which takes no deadline.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
@@ -23,13 +22,21 @@ if TYPE_CHECKING:
 _attempt = threading.local()
 
 
-@contextlib.contextmanager
-def until(give_up: float) -> Iterator[None]:
+class until:
     """Bound what this thread waits for on a socket; `give_up` is monotonic seconds."""
-    _attempt.give_up = give_up
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_give_up",)
+
+    def __init__(self, give_up: float) -> None:
+        """Bound nothing yet."""
+        self._give_up = give_up
+
+    def __enter__(self) -> None:
+        """Bound it from now on."""
+        _attempt.give_up = self._give_up
+
+    def __exit__(self, *error: object) -> None:
+        """Bound it no longer."""
         _attempt.give_up = None
 
 

@@ -14,6 +14,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bursar.client import validation
@@ -89,9 +90,7 @@ class HttpTransport:
         give_up = time.monotonic() + self._deadline_s
         try:
             http = self._client()
-            from bursar.client import bounded  # loaded with the first request, as all of HTTP is
-
-            with bounded.until(give_up), http.stream(**_arguments(call)) as answer:
+            with _until()(give_up), http.stream(**_arguments(call)) as answer:
                 body = bytearray()
                 for chunk in answer.iter_bytes():
                     body += chunk
@@ -270,6 +269,14 @@ def _json(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+@functools.cache
+def _until() -> Callable[[float], AbstractContextManager[None]]:
+    """Return what bounds an attempt; loaded with the first request, as all of HTTP is."""
+    from bursar.client.bounded import until
+
+    return until
 
 
 @functools.cache
