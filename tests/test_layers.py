@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ap2": {"wire", "client", "payments"},
     "x402": {"wire", "client", "payments"},
     "agent": {"client", "payments"},
+    "agent.pricing": {"integrations.genai_prices"},  # the one bridge that knows no agent
     "integrations": {"client", "agent"},
     "testing": {
         *("wire", "core", "ledger", "storage", "authority", "server"),

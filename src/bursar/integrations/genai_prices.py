@@ -123,23 +123,38 @@ class ListPrice:
         """Return the price at a time of day for people: `$2.5/input MTok, $10/output MTok`."""
         return str(self._per_call[id(self._prices(at))])
 
-    def cost_microcents(self, input_tokens: int, output_tokens: int, at: time) -> int:
+    def cost_microcents(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        at: time,
+        *,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+    ) -> int:
         """Return the price of one call at a time of day, rounded up to a whole microcent.
+
+        Tokens that a cache gave or took are part of the input, and priced as the list says.
 
         Raises:
             AmountError: the cost is above the int64 range.
         """
         listed = self._prices(at)
+        if cache_read_tokens or cache_write_tokens:
+            usage = Usage(
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                cache_read_tokens=cache_read_tokens,
+                cache_write_tokens=cache_write_tokens,
+            )
+            return _cost(listed, usage)
         key = (id(listed), input_tokens, output_tokens)
         cost = self._costs.get(key)
         if cost is None:
-            with localcontext() as context:
-                context.prec = _DIGITS
-                usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-                usd = self._per_call[id(listed)].calc_price(usage)["total_price"]
+            usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
             if len(self._costs) >= COSTS_KEPT_MAX:
                 self._costs.clear()  # a process may run for years
-            cost = self._costs[key] = money.to_microcents(usd, money.Rounding.UP)
+            cost = self._costs[key] = _cost(self._per_call[id(listed)], usage)
         return cost
 
     def _prices(self, at: time) -> ModelPrice:
@@ -159,6 +174,13 @@ class ListPrice:
                 )
             self._per_call[id(listed)] = ModelPrice(**used)
         return listed
+
+
+def _cost(prices: ModelPrice, usage: Usage) -> int:
+    with localcontext() as context:
+        context.prec = _DIGITS
+        usd = prices.calc_price(usage)["total_price"]
+    return money.to_microcents(usd, money.Rounding.UP)
 
 
 def _unknown(snapshot: DataSnapshot, model: str, provider: str | None) -> str:

@@ -1,0 +1,200 @@
+"""Models and tools whose every use is paid for.
+
+The rule that lives here: to the turn loop a guarded model is a model, and guarded tools are
+tools. What is reserved, what caps bound, and what an answer that broke off has cost is found
+here; how it is told to the ledger is the purse's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from typing import Any
+
+from bursar.agent.calls import read, written
+from bursar.agent.money import Action, Purse
+from bursar.agent.ports import (
+    UNKNOWN_USAGE,
+    BudgetDenied,
+    Model,
+    ModelError,
+    ModelEvent,
+    ModelRequest,
+    Stop,
+    TokenUsage,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+)
+from bursar.agent.pricing import ListPriced, Price, usage_most
+from bursar.agent.tools import Toolbox, denied
+from bursar.client.guard import AsyncStreamHandle
+from bursar.client.models import Caps
+from bursar.ids import prefixed_id
+from bursar.money import Unpriced
+
+MODEL_KIND, TOOL_KIND = "llm.completion", "tool.call"
+TOKENS_USED_UP = "MAX_TOKENS"
+
+
+class GuardedModel:
+    """A `Model` whose calls are paid for."""
+
+    def __init__(self, purse: Purse, model: Model, price: Price | None = None) -> None:
+        """Guard a model.
+
+        Args:
+            purse: who pays.
+            model: who answers.
+            price: what it costs; None is the list price of its name.
+
+        Raises:
+            UnknownModel: no price is given, and none is listed.
+        """
+        self.name = model.name
+        self._purse, self._model = purse, model
+        self._price = price or ListPriced(model.name)
+
+    async def complete(
+        self, request: ModelRequest, *, deadline: float | None
+    ) -> AsyncGenerator[ModelEvent, None]:
+        """Reserve, ask within the caps, yield the answer, and a `Charge` before its `Stop`."""
+        action = self._action(request)
+        recorded = self._purse.recalled(action)
+        if recorded is not None:
+            charge = await self._purse.settle_again(action, recorded, MODEL_KIND)
+            for event in read(recorded.answer):
+                if isinstance(event, Stop):
+                    yield charge
+                yield event
+            return
+        await self._purse.step(action)
+        handle = await self._purse.reserve(action, MODEL_KIND)
+        self._purse.leash.granted(handle.caps)
+        async with aclosing(self._ask(handle, action, request, deadline)) as events:
+            async for event in events:
+                yield event
+
+    async def aclose(self) -> None:
+        """Let go of the model's connections."""
+        close = getattr(self._model, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _ask(
+        self,
+        handle: AsyncStreamHandle,
+        action: Action,
+        request: ModelRequest,
+        deadline: float | None,
+    ) -> AsyncGenerator[ModelEvent, None]:
+        said: list[ModelEvent] = []
+        why, maybe_billed, usage, capped = "cancelled", True, UNKNOWN_USAGE, request
+        try:
+            capped = self._capped(request, action, handle.caps)
+            async with aclosing(self._model.complete(capped, deadline=deadline)) as events:
+                async for event in events:
+                    said.append(event)
+                    usage = event if isinstance(event, TokenUsage) else usage
+                    if not isinstance(event, Stop):
+                        yield event
+            if said and isinstance(said[-1], Stop):
+                cost = self._price.cost(usage)
+                recorded = self._purse.record(
+                    handle, action, cost, written(said), **_metrics(usage)
+                )
+                yield await self._purse.settle(handle, action, recorded)
+                yield said[-1]
+        except ModelError as error:
+            why, maybe_billed = error.failure.value, error.maybe_billed
+            raise
+        except BudgetDenied:
+            why, maybe_billed = "capped", False
+            raise
+        finally:
+            most = self._most(capped, action, usage) if maybe_billed else None
+            await self._purse.broke_off(handle, action, why, most)
+
+    def _action(self, request: ModelRequest) -> Action:
+        estimate = self._price.cost(usage_most(request))
+        if isinstance(estimate, Unpriced):
+            raise BudgetDenied(f"{self.name}: {estimate.why}", "UNPRICED", action=self.name)
+        key = request.key or f"call/{prefixed_id('')}/0"
+        return Action(self.name, key, _fingerprint(self.name, asdict(request)), estimate)
+
+    def _most(self, request: ModelRequest, action: Action, usage: TokenUsage) -> int:
+        """Return the most that an answer that broke off can have cost.
+
+        That is what is known of it, and its limit for what is not.
+        """
+        most, output = usage_most(request), usage.output_tokens
+        if usage.input_tokens is not None:
+            most = replace(usage, output_tokens=request.max_tokens if output is None else output)
+        cost = self._price.cost(most)
+        return action.estimate if isinstance(cost, Unpriced) else cost
+
+    def _capped(self, request: ModelRequest, action: Action, caps: Caps | None) -> ModelRequest:
+        if caps is None:
+            return request
+        if caps.max_tokens == 0:
+            why = f"{action.name}: the ledger allows an answer of no token"
+            raise BudgetDenied(why, TOKENS_USED_UP, action=action.name)
+        tools = tuple(one for one in request.tools if caps.is_tool_allowed(one.name))
+        most = request.max_tokens
+        most = most if caps.max_tokens is None else min(most, caps.max_tokens)
+        return replace(request, tools=tools, max_tokens=most)
+
+
+class GuardedTools:
+    """`Tools` whose uses are paid for, and held to the caps of the ledger."""
+
+    def __init__(self, purse: Purse, box: Toolbox) -> None:
+        """Let a purse pay for tools."""
+        self._purse, self._box = purse, box
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What the model is told of."""
+        return self._box.specs
+
+    async def run(self, call: ToolCall, *, deadline: float | None) -> ToolResult:
+        """Reserve, run, settle; a denial by permission or caps costs nothing."""
+        refused = await self._box.refusal(call)
+        if refused is not None:
+            return refused
+        if not self._purse.leash.allows(call.name):
+            return denied(call, f"the ledger does not allow {call.name} in this step")
+        cost = self._box.tools[call.name].cost_microcents
+        key = call.key or f"tool/{prefixed_id('')}/0"
+        action = Action(call.name, key, _fingerprint(call.name, call.arguments), cost)
+        recorded = self._purse.recalled(action)
+        if recorded is not None:
+            charge = await self._purse.settle_again(action, recorded, TOOL_KIND)
+            text, is_error = recorded.answer
+            return ToolResult(call.id, call.name, text, is_error, charge=charge)
+        handle = await self._purse.reserve(action, TOOL_KIND)
+        return await self._use(handle, action, call)
+
+    async def _use(self, handle: AsyncStreamHandle, action: Action, call: ToolCall) -> ToolResult:
+        if handle.caps is not None and not handle.caps.is_tool_allowed(call.name):
+            await handle.release("denied by caps")
+            return denied(call, f"the ledger does not allow {call.name}")
+        try:
+            result = await self._box.use(call)
+            said = [result.text, result.is_error]
+            recorded = self._purse.record(handle, action, action.estimate, said)
+            charge = await self._purse.settle(handle, action, recorded)
+        finally:  # a tool that was cancelled or denied further down may have had its effect
+            await self._purse.broke_off(handle, action, "cancelled", action.estimate)
+        return replace(result, charge=charge)
+
+
+def _fingerprint(name: str, asked: Any) -> str:
+    return hashlib.sha256(repr((name, asked)).encode()).hexdigest()
+
+
+def _metrics(usage: TokenUsage) -> dict[str, int]:
+    counts = {"tokens_input": usage.input_tokens, "tokens_output": usage.output_tokens}
+    return {name: count for name, count in counts.items() if count is not None}

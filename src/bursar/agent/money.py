@@ -1,0 +1,278 @@
+"""The purse of a session: reservations, settlements and caps of its guarded actions.
+
+The rule that lives here: reserve, act, settle, in this order, and exactly one settlement for
+each reservation. What follows from how the action ended:
+
+| the action | what the ledger is told |
+|---|---|
+| answered, with its usage | commit of its price |
+| answered, and nobody knows its usage | commit of what was reserved, marked as a bound |
+| refused by the provider, or never sent | release |
+| broke off, timed out, was cancelled or abandoned | commit of the most that it can have cost |
+| answered by a process that was then killed | the same commit again, under the same key |
+
+A cost that is not known is never zero: budgets are held to what may have been spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bursar.agent.calls import Calls, Recorded, turn_of
+from bursar.agent.ports import (
+    BudgetDenied,
+    Charge,
+)
+from bursar.client.aio import AsyncCyclesClient
+from bursar.client.exceptions import (
+    CyclesProtocolError,
+    ReservationFinalizedError,
+    error_from_response,
+)
+from bursar.client.guard import AsyncStreamHandle
+from bursar.client.models import Caps
+from bursar.client.plans import action_of, derived_key, subject_of
+from bursar.client.settling import event_body
+from bursar.money import Unpriced
+from bursar.vocabulary import ErrorCode, Unit
+
+ATTEMPTS_MAX = 8
+STEPS_USED_UP = "MAX_STEPS_REMAINING"
+DENIALS = frozenset(
+    {
+        *(ErrorCode.BUDGET_EXCEEDED, ErrorCode.BUDGET_FROZEN, ErrorCode.BUDGET_CLOSED),
+        *(ErrorCode.OVERDRAFT_LIMIT_EXCEEDED, ErrorCode.DEBT_OUTSTANDING),
+        *(ErrorCode.TENANT_CLOSED, ErrorCode.LIMIT_EXCEEDED),
+    }
+)
+"""Refusals that mean: not now, or not for this money. Others are mistakes of the setup."""
+
+
+@dataclass(slots=True)
+class Leash:
+    """The caps of a turn: the latest ones, how many steps are left, and since when to wait."""
+
+    turn: str = ""
+    caps: Caps | None = None
+    steps_left: int | None = None
+    not_before: float = 0.0
+
+    def enter(self, turn: str) -> None:
+        """Begin with a turn, unless it is the one that runs."""
+        if turn != self.turn:
+            self.turn, self.caps, self.steps_left = turn, None, None
+
+    def granted(self, caps: Caps | None) -> None:
+        """Take the caps of a step; what an earlier one left is not exceeded by a later one."""
+        self.caps = caps
+        left = None if self.steps_left is None else self.steps_left - 1
+        said = None if caps is None else caps.max_steps_remaining
+        known = [one for one in (left, said) if one is not None]
+        self.steps_left = min(known) if known else None
+        self.not_before = time.monotonic() + ((caps and caps.cooldown_ms) or 0) / 1_000
+
+    def allows(self, tool: str) -> bool:
+        """Return whether a tool may be used."""
+        return self.caps is None or self.caps.is_tool_allowed(tool)
+
+
+@dataclass(slots=True)
+class Action:
+    """One guarded action on its way through the ledger."""
+
+    name: str
+    key: str
+    asked: str
+    estimate: int
+    attempt: int = 1
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ledger_key(self) -> str:
+        """The idempotency key of the reservation, within 256 characters."""
+        plain = f"{self.key}#{self.attempt}"
+        if len(plain) <= 200:  # keys of later steps have a prefix
+            return plain
+        return f"sha256-{hashlib.sha256(plain.encode()).hexdigest()}"
+
+
+class Purse:
+    """Pays for the models and tools of one session.
+
+    Attributes:
+        charges: everything that the ledger was told, also of turns that did not commit.
+    """
+
+    def __init__(
+        self,
+        client: AsyncCyclesClient,
+        *,
+        calls: Calls | None = None,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+        **subject: Any,
+    ) -> None:
+        """Pay with a client, embedded or remote.
+
+        Args:
+            client: of the ledger.
+            calls: what came of the actions so far; a `FileCalls` survives the process.
+            sleep: waits for a cooldown.
+            subject: who spends, such as `agent="bot"`; the client's subject fills the rest.
+        """
+        self.charges: list[Charge] = []
+        self._client = client
+        self._calls = calls or Calls()
+        self._sleep = sleep
+        self._subject = subject
+        self.leash = Leash()
+
+    # The way of one action.
+
+    def recalled(self, action: Action) -> Recorded | None:
+        """Return what came of an action before the process was killed, if anything did."""
+        found = self._calls.recall(action.key, action.asked)
+        if found is not None:
+            action.attempt = found.attempt
+        return found
+
+    async def step(self, action: Action) -> None:
+        """Wait until the caps of the step before allow another one.
+
+        Raises:
+            BudgetDenied: they allow no further step.
+        """
+        self.leash.enter(turn_of(action.key))
+        if self.leash.steps_left == 0:
+            raise BudgetDenied(
+                f"{action.name}: the ledger allowed no further step of this turn",
+                STEPS_USED_UP,
+                action=action.name,
+            )
+        wait_s = self.leash.not_before - time.monotonic()
+        if wait_s > 0:
+            await self._sleep(wait_s)
+
+    async def reserve(self, action: Action, kind: str) -> AsyncStreamHandle:
+        """Reserve for an action under a key that nobody has used up.
+
+        Raises:
+            BudgetDenied: the ledger says no.
+            CyclesProtocolError: it could not be asked, or not like this.
+        """
+        for last in (False,) * (ATTEMPTS_MAX - 1) + (True,):
+            action.attempt = self._calls.begin(action.key)
+            try:
+                return await self._client.reserve_for_stream(
+                    {
+                        "estimate": action.estimate,
+                        "action_kind": kind,
+                        "action_name": action.name,
+                        "idempotency_key": action.ledger_key,
+                        **self._subject,
+                    }
+                )
+            except ReservationFinalizedError:
+                if last:  # an earlier process has used up the numbers, and left no record
+                    raise
+            except CyclesProtocolError as error:
+                if error.status == 200 or error.error_code in DENIALS:
+                    raise _denied(action, error) from error
+                raise
+        raise AssertionError("the last try returns or raises")
+
+    def record(
+        self,
+        handle: AsyncStreamHandle,
+        action: Action,
+        cost: int | Unpriced,
+        answer: Any,
+        **metrics: Any,
+    ) -> Recorded:
+        """Write down what came of an action, before it is settled."""
+        bound = isinstance(cost, Unpriced)
+        amount = action.estimate if isinstance(cost, Unpriced) else cost
+        metrics["latency_ms"] = int((time.monotonic() - action.began) * 1_000)
+        rid = handle.reservation_id
+        found = Recorded(action.attempt, rid, action.asked, amount, bound, answer, metrics)
+        self._calls.record(action.key, found)
+        return found
+
+    async def settle(self, handle: AsyncStreamHandle, action: Action, recorded: Recorded) -> Charge:
+        """Commit what came of an action; the SDK asks until it is known, and journals it."""
+        charge = self._charge(action, recorded, settled=False)
+        place = len(self.charges)
+        self.charges.append(charge)  # before the wait, which may be cancelled; the commit is not
+        await handle.commit(recorded.amount, recorded.metrics, _said(recorded))
+        self.charges[place] = replace(charge, settled=handle.settlement_error is None)
+        return self.charges[place]
+
+    async def settle_again(self, action: Action, recorded: Recorded, kind: str) -> Charge:
+        """Repeat the commit of an action that an earlier process may have settled.
+
+        Raises:
+            CyclesProtocolError: the ledger could not confirm it; it can be asked again.
+        """
+        rid = recorded.reservation_id
+        body: dict[str, Any] = {
+            "idempotency_key": derived_key("commit", action.ledger_key),
+            "actual": {"unit": Unit.USD_MICROCENTS.value, "amount": recorded.amount},
+            "metrics": recorded.metrics,
+        }
+        if recorded.bound:
+            body["metadata"] = _said(recorded)
+        response = await self._client.commit_reservation(rid, body)
+        if response.error_code == ErrorCode.RESERVATION_EXPIRED:  # the lease ended meanwhile
+            subject = subject_of(self._client.config, self._subject)
+            event = event_body(subject, action_of(kind, action.name), body, rid)
+            response = await self._client.create_event(event)
+        if not response.is_success:
+            raise error_from_response("Failed to settle a repeated action", response)
+        charge = self._charge(action, recorded, settled=True)
+        self.charges.append(charge)
+        return charge
+
+    def _charge(self, action: Action, recorded: Recorded, *, settled: bool) -> Charge:
+        return Charge(
+            action.name,
+            recorded.amount,
+            Unit.USD_MICROCENTS,
+            action.ledger_key,
+            recorded.reservation_id,
+            recorded.bound,
+            settled,
+        )
+
+    async def broke_off(
+        self, handle: AsyncStreamHandle, action: Action, why: str, most: int | None
+    ) -> None:
+        """Commit the most that an action can have cost, or release what cost nothing."""
+        if handle.finalized:
+            return
+        if most is None:
+            await handle.release(why)
+            return
+        elapsed_ms = int((time.monotonic() - action.began) * 1_000)
+        unanswered = Recorded(
+            *(action.attempt, handle.reservation_id, action.asked, most, True, None),
+            {"latency_ms": elapsed_ms},
+        )
+        await self.settle(handle, action, unanswered)
+
+
+def _denied(action: Action, error: CyclesProtocolError) -> BudgetDenied:
+    return BudgetDenied(
+        str(error),
+        error.code or "DENIED",
+        action=action.name,
+        retry_after_ms=error.retry_after_ms,
+        details=error.details,
+    )
+
+
+def _said(recorded: Recorded) -> dict[str, Any]:
+    return {"actual_source": "bound"} if recorded.bound else {}

@@ -1,0 +1,330 @@
+"""Money around a turn: one settlement for each reservation, and no unknown cost that is zero."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.model_kinds import ask
+from bursar.agent.calls import FileCalls
+from bursar.agent.guarded import GuardedModel, GuardedTools
+from bursar.agent.money import STEPS_USED_UP, Purse
+from bursar.agent.ports import (
+    BudgetDenied,
+    Charge,
+    ModelError,
+    Stop,
+    TextDelta,
+    TokenUsage,
+    ToolCall,
+)
+from bursar.agent.pricing import FixedPrice, ListPriced, prompt_tokens_most, usage_most
+from bursar.agent.tools import Permissions, Toolbox, tool
+from bursar.client.models import Caps
+from bursar.integrations.genai_prices import UnknownModel
+from bursar.money import Unpriced
+from bursar.testing import ScriptedLedger
+from bursar.testing.models import ScriptedModel
+from bursar.testing.providers import Reply, ToolUse
+
+PRICE = FixedPrice(1_000_000, 2_000_000)  # a microcent for a token in, two for one out
+Case = Callable[[ScriptedLedger, Purse], Coroutine[Any, Any, None]]
+
+
+def run(case: Case, budget: int | None = 10_000, **purse: Any) -> ScriptedLedger:
+    """Run a case with a purse on a fresh ledger, and return the ledger as it was at the end."""
+    with ScriptedLedger() as ledger:
+        if budget is not None:
+            ledger.budget(budget)
+        asyncio.run(case(ledger, Purse(ledger.async_client, **purse)))
+        return ledger
+
+
+def guarded(purse: Purse, *replies: Reply) -> tuple[GuardedModel, ScriptedModel]:
+    inner = ScriptedModel(replies)
+    return GuardedModel(purse, inner, PRICE), inner
+
+
+async def answer(model: GuardedModel, **fields: Any) -> list[Any]:
+    return [event async for event in model.complete(ask(**fields), deadline=None)]
+
+
+def held(ledger: ScriptedLedger) -> int:
+    (balance,) = ledger.balances()
+    return balance.reserved.amount if balance.reserved else 0
+
+
+def test_an_answer_is_charged_at_its_price() -> None:
+    """Reserved for the most, committed for the real; the charge comes before the `Stop`."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, _ = guarded(purse, Reply("one two", input_tokens=10))
+        events = await answer(model, key="s/t/0")
+        assert isinstance(events[-1], Stop)
+        charge = events[-2]
+        assert isinstance(charge, Charge)
+        assert (charge.amount, charge.bound, charge.settled) == (10 + 2 * 2, False, True)
+        assert purse.charges == [charge]
+        assert (ledger.spent(), held(ledger)) == (14, 0)
+
+    run(case)
+
+
+def test_a_usage_that_is_not_reported_costs_what_was_reserved() -> None:
+    """It is surfaced as a bound, and it is not zero."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, _ = guarded(purse, Reply("one", reports_usage=False))
+        await answer(model, max_tokens=100)
+        most = PRICE.cost(usage_most(ask(max_tokens=100)))
+        (charge,) = purse.charges
+        assert (charge.amount, charge.bound) == (most, True)
+        assert ledger.spent() == most
+
+    run(case)
+
+
+def test_a_denial_says_why_and_asks_nobody() -> None:
+    """The ledger's reason reaches the turn, and the model is not asked."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, inner = guarded(purse, Reply("one"))
+        with pytest.raises(BudgetDenied) as caught:
+            await answer(model)
+        assert caught.value.reason == "BUDGET_EXCEEDED"
+        assert (inner.requests, purse.charges, ledger.spent()) == ([], [], 0)
+
+    run(case, budget=100)
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_a_refusal_of_the_provider_costs_nothing(status: int) -> None:
+    """What was not billed is released."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, _ = guarded(purse, Reply("no", status=status))
+        with pytest.raises(ModelError):
+            await answer(model)
+        assert (ledger.spent(), held(ledger), purse.charges) == (0, 0, [])
+
+    run(case)
+
+
+def test_an_answer_that_broke_off_costs_the_most_that_it_can() -> None:
+    """Nobody knows what a provider bills for half an answer; the budget is not given back."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, _ = guarded(purse, Reply("one two three", breaks_after=1))
+        with pytest.raises(ModelError):
+            await answer(model, max_tokens=50)
+        most = PRICE.cost(usage_most(ask(max_tokens=50)))
+        assert (ledger.spent(), held(ledger)) == (most, 0)
+        assert [charge.bound for charge in purse.charges] == [True]
+
+    run(case)
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+def test_cancellation_does_not_lose_spend(how: str) -> None:
+    """A reader who leaves in the middle has spent something, and the ledger is told."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, inner = guarded(purse, Reply("one two three", stalls_after=1))
+
+        async def listen() -> None:
+            async with aclosing(model.complete(ask(max_tokens=50), deadline=None)) as events:
+                async for event in events:
+                    if how == "closed" and isinstance(event, TextDelta):
+                        return
+
+        task = asyncio.create_task(listen())
+        if how == "cancelled":
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            await task
+        assert inner.cut_off == 1
+        assert ledger.spent() == PRICE.cost(usage_most(ask(max_tokens=50)))
+        assert held(ledger) == 0
+
+    run(case)
+
+
+def with_caps(monkeypatch: pytest.MonkeyPatch, **caps: Any) -> None:
+    """Let every reservation come with caps."""
+    from bursar.client.guard import AsyncStreamHandle
+
+    monkeypatch.setattr(AsyncStreamHandle, "caps", Caps(**caps))
+
+
+def search(text: str) -> str:
+    return f"found {text}"
+
+
+def test_caps_bound_the_answer_and_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`max_tokens` and the tool lists of the decision reach the model."""
+    with_caps(monkeypatch, max_tokens=2, tool_denylist=["shell"])
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, inner = guarded(purse, Reply("one two three"))
+        box = Toolbox([search, tool(search, name="shell")])
+        events = await answer(model, tools=box.specs, max_tokens=10, key="s/t/0")
+        assert "".join(one.text for one in events if isinstance(one, TextDelta)) == "one two"
+        assert [one.name for one in inner.requests[0].tools] == ["search"]
+        tools = GuardedTools(purse, box)
+        results = [
+            await tools.run(ToolCall("c", name, '{"text": "x"}', f"s/t/0/{n}"), deadline=None)
+            for n, name in enumerate(["search", "shell"])
+        ]
+        assert [one.denial is None for one in results] == [True, False]
+
+    run(case)
+
+
+def test_caps_bound_the_steps_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step is left after the first; a third is denied, and the next turn begins anew."""
+    with_caps(monkeypatch, max_steps_remaining=1)
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, inner = guarded(purse, *[Reply("one")] * 4)
+        await answer(model, key="s/t/0")
+        await answer(model, key="s/t/1")
+        with pytest.raises(BudgetDenied) as caught:
+            await answer(model, key="s/t/2")
+        assert caught.value.reason == STEPS_USED_UP
+        assert len(inner.requests) == 2
+        await answer(model, key="s/u/0")
+
+    run(case)
+
+
+def test_caps_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next step waits for as long as the decision says."""
+    with_caps(monkeypatch, cooldown_ms=700)
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, _ = guarded(purse, Reply("one"), Reply("two"))
+        await answer(model, key="s/t/0")
+        await answer(model, key="s/t/1")
+        assert len(waited) == 1
+        assert 0.0 < waited[0] <= 0.7
+
+    run(case, sleep=sleep)
+
+
+def test_tools_are_charged() -> None:
+    """A use costs what its tool says; one that is denied costs nothing."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        box = Toolbox(
+            [tool(search, cost=30), tool(search, name="shell", cost=500)],
+            Permissions(deny=frozenset({"shell"})),
+        )
+        tools = GuardedTools(purse, box)
+        found = await tools.run(ToolCall("a", "search", '{"text": "x"}'), deadline=None)
+        assert (found.text, found.charge and found.charge.amount) == ("found x", 30)
+        wrong = await tools.run(ToolCall("b", "shell", '{"text": "x"}'), deadline=None)
+        assert (wrong.denial, wrong.charge) == ("shell is denied", None)
+        assert (ledger.spent(), held(ledger)) == (30, 0)
+
+    run(case)
+
+
+def test_a_tool_that_there_is_no_money_for_does_not_run() -> None:
+    """The ledger's denial ends the turn."""
+    ran: list[str] = []
+
+    def pay(text: str) -> str:
+        ran.append(text)
+        return text
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        tools = GuardedTools(purse, Toolbox([tool(pay, cost=20_000)]))
+        with pytest.raises(BudgetDenied) as caught:
+            await tools.run(ToolCall("a", "pay", '{"text": "x"}'), deadline=None)
+        assert (caught.value.reason, ran) == ("BUDGET_EXCEEDED", [])
+
+    run(case)
+
+
+def test_a_repeated_action_is_charged_once(tmp_path: Path) -> None:
+    """A process that died after the answer finds it again: nobody is asked or charged twice."""
+    ran: list[str] = []
+
+    def act(text: str) -> str:
+        ran.append(text)
+        return f"done {len(ran)}"
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        asked = 0
+        said: list[Any] = []
+        for _ in range(2):
+            again = Purse(ledger.async_client, calls=FileCalls(tmp_path / "s.calls"))
+            model, inner = guarded(again, Reply("one", [ToolUse("act")], input_tokens=5))
+            said.append(await answer(model, key="s/t/0"))
+            asked += len(inner.requests)
+            tools = GuardedTools(again, Toolbox([tool(act, cost=40)]))
+            call = ToolCall("c", "act", '{"text": "x"}', "s/t/0/0")
+            said.append(await tools.run(call, deadline=None))
+        assert said[0] == said[2]
+        assert said[1] == said[3]
+        assert (asked, ran) == (1, ["x"])
+        assert ledger.spent() == 5 + 2 * 11 + 40
+        assert len(ledger.charges()) == 2
+
+    run(case)
+
+
+def test_another_question_under_the_same_key_is_another_action(tmp_path: Path) -> None:
+    """A turn that is repeated with another prompt is asked, and pays for itself."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        for text in ("one", "two"):
+            again = Purse(ledger.async_client, calls=FileCalls(tmp_path / "s.calls"))
+            model, inner = guarded(again, Reply("yes", input_tokens=5))
+            await answer(model, text=text, key="s/t/0")
+            assert len(inner.requests) == 1
+        assert ledger.spent() == 2 * 7
+
+    run(case)
+
+
+def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
+    """A process that was killed while it wrote leaves half a line, and no wrong answer."""
+    file = tmp_path / "s.calls"
+    assert FileCalls(file).begin("s/t/0") == 1
+    with file.open("a", encoding="utf-8") as torn:
+        torn.write('{"done": "s/t/0", "att')
+    again = FileCalls(file)
+    assert again.recall("s/t/0", "x") is None
+    assert again.begin("s/t/0") == 2
+    assert FileCalls(file).begin("s/t/0") == 3
+
+
+def test_list_prices_know_of_caches() -> None:
+    """Tokens from a cache cost less; an unknown count has no price; and nor has a new model."""
+    listed = ListPriced("gpt-4o")
+    assert listed.cost(TokenUsage(1_000, 0)) == 250_000
+    assert listed.cost(TokenUsage(1_000, 0, cache_read_tokens=400)) == 200_000
+    assert isinstance(listed.cost(TokenUsage(1_000, None)), Unpriced)
+    with pytest.raises(UnknownModel, match="no-such-model"):
+        ListPriced("no-such-model")
+
+
+def test_a_prompt_is_never_more_tokens_than_bytes() -> None:
+    """Everything that is sent is counted: instructions, messages and tools."""
+    small = prompt_tokens_most(ask("ä"))
+    assert small > 2
+    assert prompt_tokens_most(ask("ä", system="xyz")) == small + 3
+    assert prompt_tokens_most(ask("ä", tools=Toolbox([search]).specs)) > small + 50
