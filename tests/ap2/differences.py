@@ -126,6 +126,14 @@ DIFFERENCES = [
         "test_once.py::test_a_probe_does_not_use_the_mandate_up",
     ),
     Difference(
+        "mandates that are not in dollars",
+        "refused",
+        "refused, unless `rate=ExchangeRate(...)` is given: explicit, dated, with a source; the"
+        " hold is rounded up, and the rate is kept with the reservation, commit and receipt",
+        "people pay in other currencies, and a rate is the caller's business",
+        "test_rate.py::test_the_hold_and_the_charge_are_at_the_rate",
+    ),
+    Difference(
         "refunds",
         '`action_kind="payment.refund"` has the charge\'s keys, so it is refused',
         "keys of their own (`ap2:refund:...`), one for each `refund_id`; `cycles_guard_refund`",

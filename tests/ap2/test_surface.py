@@ -12,7 +12,7 @@ from bursar import CyclesClient, CyclesConfig, ap2
 from bursar.client.aio import AsyncCyclesClient
 
 OURS = {
-    *("refund_id", "claim", "resume", "settlement", "unknown_on", "hold_ms"),
+    *("refund_id", "claim", "resume", "settlement", "unknown_on", "hold_ms", "rate"),
 }
 ATTRIBUTES = {
     "AP2GuardDenied": {"reason_code", "request_id"},

@@ -160,6 +160,17 @@ def minor_units(value: str, currency: str) -> int:
     return amount
 
 
+def units_of(value: str, currency: str) -> int:
+    """Return an amount as an integer that amounts of the same currency compare by.
+
+    Raises:
+        AP2CurrencyError: the currency is not known.
+        AP2MandateError: it is no amount.
+    """
+    code = currency.upper()
+    return usd_microcents(value) if code == USD else minor_units(value, code)
+
+
 def decimal_text(amount_minor: int, currency: str) -> str:
     """Return an integer of the minor unit as decimal text: 19900 USD is `199.00`."""
     places = exponent_of(currency)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from bursar.ap2 import exits
+from bursar.ap2.currencies import units_of
 from bursar.ap2.errors import AP2GuardCommitUncertain, AP2MandateError
 from bursar.ap2.exits import Commit
 from bursar.ap2.mandate import AP2Mandate
@@ -147,6 +148,8 @@ Args:
     unknown_on: exceptions of the body after which money may have moved: the budget stays held,
         as for `AP2PaymentUnknown`, and the exception goes on.
     hold_ms: how long the budget stays held then, 1 to 86400000.
+    rate: converts a mandate that is not in dollars; it is kept with the reservation, the commit
+        and the receipt. Presenting the mandate again needs the same rate.
 
 Raises:
     ValueError: `settlement` or `hold_ms` is none of these.
@@ -231,7 +234,9 @@ def _refund(
     paid_back = mandate
     if amount_value is not None:
         paid_back = mandate.model_copy(update={"amount_value": amount_value})
-        if paid_back.amount_micros() > mandate.amount_micros():
+        if units_of(amount_value, mandate.currency) > units_of(
+            mandate.amount_value, mandate.currency
+        ):
             raise AP2MandateError(
                 f"amount_value {amount_value!r} is more than the {mandate.amount_value!r} that "
                 "was paid; a refund gives back at most that"

@@ -34,6 +34,8 @@ TTL_MS, OVERAGE_POLICY = 60_000, "REJECT"
 UNIT, PROTOCOL = "USD_MICROCENTS", "ap2"
 PRESENTER = "ap2_presenter"
 """The entry of a reservation's metadata that names the guard which made it."""
+RATE = "ap2_exchange_rate"
+"""The entry of metadata that tells at which rate an amount was converted."""
 
 REASON_MAX = 256
 DIMENSIONS_MAX, DIMENSION_CHARS_MAX, SHOWN_CHARS_MAX = 16, 256, 80
@@ -118,8 +120,9 @@ def build_reservation_body(
     dry_run: bool,
     metadata: dict[str, Any] | None = None,
     extra_dimensions: dict[str, str] | None = None,
+    amount_micros: int | None = None,
 ) -> dict[str, Any]:
-    """Return the body that reserves."""
+    """Return the body that reserves `amount_micros`, or the mandate's amount in dollars."""
     body: dict[str, Any] = {
         "idempotency_key": idempotency_key(mandate, "reserve"),
         "subject": build_subject(
@@ -134,7 +137,11 @@ def build_reservation_body(
             extra_dimensions=extra_dimensions,
         ),
         "action": build_action(mandate, action_kind=action_kind),
-        "estimate": build_estimate(mandate),
+        "estimate": (
+            build_estimate(mandate)
+            if amount_micros is None
+            else {"unit": UNIT, "amount": validate_micros(amount_micros, field="amount_micros")}
+        ),
         "ttl_ms": ttl_ms,
         "overage_policy": overage_policy,
     }

@@ -8,11 +8,13 @@ carried out.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from typing import Any, ClassVar, Literal
 
 from bursar.ap2 import enter, exits
 from bursar.ap2.amounts import validate_micros
+from bursar.ap2.currencies import ExchangeRate
 from bursar.ap2.desk import Attempt, Committing, desk
 from bursar.ap2.enter import Entry, Granted, Probed, Refused
 from bursar.ap2.errors import (
@@ -69,6 +71,7 @@ class Payment:
         settlement: Literal["raise", "journal"] = "raise",
         unknown_on: tuple[type[BaseException], ...] = (),
         hold_ms: int = TTL_MS_MAX,
+        rate: ExchangeRate | None = None,
     ) -> None:
         """Plan a payment; nothing is sent before the block is entered."""
         if isinstance(client, self.foreign):
@@ -85,7 +88,7 @@ class Payment:
             "toolset": toolset,
         }
         asked = (action_kind, ttl_ms, overage_policy, dry_run, metadata, extra_dimensions)
-        self._terms = Terms(mandate.model_copy(), run_id, levels, *asked, refund_id)
+        self._terms = Terms(mandate.model_copy(), run_id, levels, *asked, refund_id, rate)
         self._desk = desk(client, journal=settlement == "journal")
         self._journal = settlement == "journal"
         self._emit_receipt = emit_receipt
@@ -94,7 +97,7 @@ class Payment:
         own = getattr(client, "_supervisor", None)
         self._tasks = own if isinstance(own, Supervisor) else _supervisor
         self._actual_micros: int | None = None
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, Any] = self._terms.rate_told
         self._aborted: str | None = None
         self._start()
 
@@ -165,7 +168,9 @@ class Payment:
     async def _ask(self) -> Entry:
         """Ask for the payment; nothing is granted to this object before `_admit`."""
         terms = self._terms
-        self._created = body = terms.reservation(self._presenter, claim=self._claim)
+        self._created = body = terms.reservation(
+            self._presenter, claim=self._claim, now_ms=time.time_ns() // 1_000_000
+        )
         if self._resume:
             return await self._take_over(body)
         entry = enter.judge(await self._desk.create(body), terms.transaction, dry_run=terms.dry_run)

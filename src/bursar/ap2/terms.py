@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bursar.ap2 import mapping
+from bursar.ap2.currencies import ExchangeRate, to_usd_microcents
 from bursar.ap2.keys import idempotency_key
 from bursar.ap2.mandate import AP2Mandate
 
@@ -33,6 +34,7 @@ class Terms:
     metadata: dict[str, Any] | None
     extra_dimensions: dict[str, str] | None
     refund_id: str | None
+    rate: ExchangeRate | None = None
 
     @property
     def transaction(self) -> str:
@@ -46,18 +48,32 @@ class Terms:
             return FULL_REFUND
         return self.refund_id
 
+    @property
+    def rate_told(self) -> dict[str, Any]:
+        """The rate as it is kept with the reservation, the commit and the receipt."""
+        return {} if self.rate is None else {mapping.RATE: self.rate.document()}
+
+    def _converted(self, now_ms: int) -> int | None:
+        """Return the amount at the rate, rounded up; None if the mandate is in dollars."""
+        if self.rate is None:
+            return None
+        mandate = self.mandate
+        return to_usd_microcents(mandate.amount_value, mandate.currency, self.rate, now_ms=now_ms)
+
     def key(self, phase: str, suffix: str | None = None) -> str:
         """Return the idempotency key of one step."""
         return idempotency_key(self.mandate, phase, suffix, refund_id=self.refund)
 
-    def reservation(self, presenter: str, *, claim: bool) -> dict[str, Any]:
+    def reservation(self, presenter: str, *, claim: bool, now_ms: int) -> dict[str, Any]:
         """Return the body that reserves; with `claim`, in the name of `presenter` only.
+
+        `now_ms` is the time by which the age of a rate is measured.
 
         Raises:
             AP2MandateError: the mandate's amount, or a dimension, cannot be sent.
             AP2CurrencyError: the mandate's currency cannot be converted.
         """
-        metadata = dict(self.metadata or {})
+        metadata = dict(self.metadata or {}) | self.rate_told
         if claim:
             metadata[mapping.PRESENTER] = presenter
         body = mapping.build_reservation_body(
@@ -69,6 +85,7 @@ class Terms:
             dry_run=self.dry_run,
             metadata=metadata,
             extra_dimensions=self.extra_dimensions,
+            amount_micros=self._converted(now_ms),
             **self.levels,
         )
         # A probe must not use up the key of the payment that it is a probe of.
