@@ -60,7 +60,8 @@ def test_budgets(limits: Limits, used: Used, above: str | None, empty: str | Non
 def test_order_is_the_documented_one() -> None:
     """Turns, input, output, both, money, time."""
     assert [one.value for one in Dimension] == [
-        *("turns", "input_tokens", "output_tokens", "tokens", "money", "wall_clock")
+        *("turns", "input_tokens", "output_tokens", "tokens", "money", "wall_clock"),
+        "model_calls",
     ]
 
 

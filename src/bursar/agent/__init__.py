@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bursar.agent.aloop import arun_turn_loop as arun_turn_loop
     from bursar.agent.config import QueryEngineConfig as QueryEngineConfig
     from bursar.agent.engine import QueryEngine as QueryEngine
     from bursar.agent.loop import run_turn_loop as run_turn_loop
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # Module of this package -> the names that users import from here.
 _MODULES: dict[str, tuple[str, ...]] = {
+    "aloop": ("arun_turn_loop",),
     "config": ("QueryEngineConfig",),
     "engine": ("QueryEngine",),
     "loop": ("run_turn_loop",),
@@ -88,6 +90,7 @@ __all__ = [
     "TurnInProgressError",
     "TurnResult",
     "UsageSummary",
+    "arun_turn_loop",
     "delete_session",
     "list_sessions",
     "load_session",

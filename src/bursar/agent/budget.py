@@ -87,7 +87,6 @@ def _rows(limits: Limits, used: Used) -> Iterator[tuple[Dimension, int, int | Un
         Dimension.MONEY: (limits.money_microcents, used.money_microcents),
         Dimension.WALL_CLOCK: (limits.wall_ms, used.wall_ms),
     }
-    for dimension in Dimension:
-        limit, amount = amounts[dimension]
+    for dimension, (limit, amount) in amounts.items():
         if limit is not None:
             yield dimension, limit, amount

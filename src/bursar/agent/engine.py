@@ -10,19 +10,25 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Self
 
+from bursar.agent import telling
 from bursar.agent.config import QueryEngineConfig
 from bursar.agent.gate import Gate
+from bursar.agent.ports import MAX_TOKENS, Model, SyncModel, Tools
 from bursar.agent.results import PermissionDenial, StopReason, TurnResult, UsageSummary
-from bursar.agent.scope import Clock
+from bursar.agent.scope import GRACE_SECONDS, Clock
 from bursar.agent.session import Session
 from bursar.agent.sessions import Folder, StoredSession, load_session
 from bursar.agent.state import SessionState
-from bursar.agent.step import Answer, Attempt, Committed, Refused, Repeated, enter, finish
+from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish
+from bursar.agent.talk import Terms
+from bursar.agent.threads import portal
 from bursar.agent.transcript import TranscriptStore
+from bursar.agent.turn import Setup, Turn
 from bursar.ids import prefixed_id
 
 
@@ -41,26 +47,40 @@ class QueryEngine:
     def __init__(
         self,
         config: QueryEngineConfig | None = None,
+        model: Model | SyncModel | None = None,
         *,
+        tools: Tools | None = None,
+        system: str = "",
+        max_tokens: int = MAX_TOKENS,
         session_id: str | None = None,
         save_to: Folder = None,
         stored: StoredSession | None = None,
+        grace_seconds: float = GRACE_SECONDS,
         now: Clock = time.monotonic,
     ) -> None:
         """Begin a session, or go on with a stored one.
 
         Args:
             config: the limits; None is the defaults.
+            model: who answers; None is the deterministic answer.
+            tools: what the model may use.
+            system: instructions for the model.
+            max_tokens: how long one answer of the model may be.
             session_id: names the session and its file; None is a new one.
             save_to: a directory in which each committed turn is saved, durably, before it is
                 returned; None saves only when `persist_session` is called.
             stored: a session that `load_session` returned; `save_to` is where it came from.
+            grace_seconds: how long a cancelled turn waits for its model to end.
             now: the monotonic clock.
 
         Raises:
             SessionIdError: the id cannot name a session.
         """
         self.config = config or QueryEngineConfig()
+        self.model = model
+        self.tools = tools
+        self._terms = Terms(system, tools.specs if tools else (), max_tokens)
+        self._grace_seconds = grace_seconds
         self._now = now
         state = stored.state if stored else SessionState(session_id or prefixed_id(""))
         self._session = Session(state, save_to, stored.revision if stored else 0)
@@ -132,15 +152,37 @@ class QueryEngine:
             TurnInProgressError: another turn of this session is open.
             SessionConflictError: somebody else saved this session; it is as it was.
             SessionSaveError: the turn could not be saved; the session is as it was.
+            ModelError: the model did not answer; the session is as it was.
         """
         attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        if self.model is not None:
+            return portal().call(self._submit(attempt, cancel_event))
         if cancel_event is not None and cancel_event.is_set():
-            return self._refused(attempt, Refused(StopReason.CANCELLED), "")
+            return telling.refused(attempt, Refused(StopReason.CANCELLED), self.total_usage)
         gate = self._session.begin(cancel_event)
         try:
-            return self._work(attempt, gate, cancel_event)
+            return self._answer(attempt, gate, cancel_event)
         finally:
             gate.close(StopReason.ERROR)  # decides nothing, unless an exception is on its way
+
+    async def submit(
+        self,
+        prompt: str,
+        matched_commands: tuple[str, ...] = (),
+        matched_tools: tuple[str, ...] = (),
+        denied_tools: tuple[PermissionDenial, ...] = (),
+        cancel_event: threading.Event | None = None,
+        *,
+        turn_id: str | None = None,
+    ) -> TurnResult:
+        """Do the same on an event loop; see `submit_message`.
+
+        It returns at once when the event is set or a scope's deadline comes, whatever the
+        model does, and says `cancelled` or `timeout`. When its task is cancelled, either the
+        turn has committed and is returned, or it never will be part of the session.
+        """
+        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        return await self._submit(attempt, cancel_event)
 
     def stream_submit_message(
         self,
@@ -152,23 +194,43 @@ class QueryEngine:
         *,
         turn_id: str | None = None,
     ) -> Generator[dict[str, Any], None, None]:
-        """Do the same, and yield what happens: the turn commits right before `message_delta`.
+        """Do the same, and yield what happens.
 
+        Without a model the turn commits right before `message_delta`. With one it commits
+        right before `message_stop`, after everything that the model said was yielded.
         Closing the generator before that commits nothing.
         """
-        yield {"type": "message_start", "session_id": self.session_id, "prompt": prompt}
-        if matched_commands:
-            yield {"type": "command_match", "commands": matched_commands}
-        if matched_tools:
-            yield {"type": "tool_match", "tools": matched_tools}
-        if denied_tools:
-            names = [one.tool_name for one in denied_tools]
-            yield {"type": "permission_denial", "denials": names}
-        result = self.submit_message(
-            prompt, matched_commands, matched_tools, denied_tools, cancel_event, turn_id=turn_id
-        )
-        yield {"type": "message_delta", "text": result.output}
-        yield self._message_stop(result)
+        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        if self.model is None:
+            yield from telling.opening(self.session_id, attempt)
+            result = self.submit_message(
+                prompt, matched_commands, matched_tools, denied_tools, cancel_event, turn_id=turn_id
+            )
+            yield {"type": "message_delta", "text": result.output}
+            yield telling.closing(result, len(self.state.transcript))
+            return
+        stream = self._stream(attempt, cancel_event)
+        try:
+            while (event := portal().call(_next(stream))) is not None:
+                yield event
+        finally:
+            portal().call(_close(stream))
+
+    async def stream(
+        self,
+        prompt: str,
+        matched_commands: tuple[str, ...] = (),
+        matched_tools: tuple[str, ...] = (),
+        denied_tools: tuple[PermissionDenial, ...] = (),
+        cancel_event: threading.Event | None = None,
+        *,
+        turn_id: str | None = None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Do the same on an event loop; see `stream_submit_message`."""
+        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        async with aclosing(self._stream(attempt, cancel_event)) as events:
+            async for event in events:
+                yield event
 
     def persist_session(self, directory: Folder = None) -> str:
         """Save the session as it is now; return the path of its file.
@@ -187,77 +249,69 @@ class QueryEngine:
         """Remember that the transcript was written."""
         self._session.flush()
 
-    def _work(
+    async def _submit(self, attempt: Attempt, event: threading.Event | None) -> TurnResult:
+        turn = Turn(self._setup(), attempt, event)
+        try:
+            async for _ in turn.events():
+                pass
+        finally:
+            turn.leave()
+        return turn.result()
+
+    async def _stream(
+        self, attempt: Attempt, event: threading.Event | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        for opening in telling.opening(self.session_id, attempt):
+            yield opening
+        turn = Turn(self._setup(), attempt, event)
+        try:
+            async with aclosing(turn.events()) as events:
+                async for shown in events:
+                    yield shown
+        finally:
+            turn.leave()
+        yield telling.closing(turn.result(), len(self.state.transcript))
+
+    def _setup(self) -> Setup:
+        return Setup(
+            self._session,
+            self.config.limits,
+            self.config.compact_after_turns,
+            self.model,
+            self.tools,
+            self._terms,
+            lambda attempt: self._format_output(_summary(attempt)),
+            self._grace_seconds,
+            self._now,
+        )
+
+    def _answer(
         self, attempt: Attempt, gate: Gate, cancel_event: threading.Event | None
     ) -> TurnResult:
+        """Answer without a model, and let the pure step and the gate decide."""
         base, began = self.state, self._now()
         stop = enter(base, self.config.limits, attempt, cancelled=gate.decided, asks=False)
+        if isinstance(stop, Repeated):
+            return telling.repeated(attempt, stop, base.usage)
         if stop is not None:
-            return self._not_done(attempt, stop)
+            return telling.refused(attempt, stop, base.usage)
         answer = Answer(self._format_output(_summary(attempt)))
         answer = replace(answer, wall_ms=int((self._now() - began) * 1_000))
         cancelled = cancel_event is not None and cancel_event.is_set()
-        return self._finish(attempt, base, gate, answer, cancelled=cancelled)
-
-    def _finish(
-        self, attempt: Attempt, base: SessionState, gate: Gate, answer: Answer, *, cancelled: bool
-    ) -> TurnResult:
-        """Let the pure step decide, and the gate."""
-        keep = self.config.compact_after_turns
-        step = finish(base, self.config.limits, attempt, answer, cancelled=cancelled, keep=keep)
-        if isinstance(step, Refused):
-            return self._refused(attempt, step, answer.output, answer)
-        result = self._result(attempt, StopReason.COMPLETED, answer.output, step, answer)
-        verdict = self._session.commit(gate, step.state, result)
-        if verdict.committed:
-            return result
-        return self._refused(attempt, Refused(StopReason.CANCELLED), answer.output, answer)
-
-    def _not_done(self, attempt: Attempt, stop: Refused | Repeated) -> TurnResult:
-        if isinstance(stop, Repeated):
-            result = self._result(attempt, StopReason.COMPLETED, stop.record.output)
-            return replace(result, detail="this turn was committed before; nothing was done again")
-        full = stop.reason is StopReason.MAX_TURNS_REACHED
-        said = f"no turn is left; not processed: {attempt.prompt}" if full else ""
-        return self._refused(attempt, stop, said)
-
-    def _refused(
-        self, attempt: Attempt, stop: Refused, output: str, answer: Answer | None = None
-    ) -> TurnResult:
-        result = self._result(attempt, stop.reason, output, answer=answer)
-        if stop.overrun is None:
-            return result
-        return replace(result, overrun=stop.overrun, detail=str(stop.overrun))
-
-    def _result(
-        self,
-        attempt: Attempt,
-        reason: StopReason,
-        output: str,
-        step: Committed | None = None,
-        answer: Answer | None = None,
-    ) -> TurnResult:
-        denials = attempt.denied_tools + (answer.denials if answer else ())
-        return TurnResult(
-            attempt.prompt,
-            output,
-            attempt.matched_commands,
-            attempt.matched_tools,
-            denials,
-            step.state.usage if step else self.total_usage,
-            reason,
-            attempt.turn_id,
-            charges=answer.charges if answer else (),
+        step = finish(
+            base,
+            self.config.limits,
+            attempt,
+            answer,
+            cancelled=cancelled,
+            keep=self.config.compact_after_turns,
         )
-
-    def _message_stop(self, result: TurnResult) -> dict[str, Any]:
-        usage = result.usage
-        return {
-            "type": "message_stop",
-            "usage": {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
-            "stop_reason": result.stop_reason,
-            "transcript_size": len(self.state.transcript),
-        }
+        if not isinstance(step, Refused):
+            result = telling.completed(attempt, answer, step.state.usage)
+            if self._session.commit(gate, step.state, result).committed:
+                return result
+            step = Refused(StopReason.CANCELLED)
+        return telling.refused(attempt, step, base.usage, answer.output)
 
     def _format_output(self, summary_lines: list[str]) -> str:
         """Return the deterministic answer."""
@@ -284,6 +338,14 @@ def _attempt(
     return Attempt(
         prompt, turn_id or prefixed_id("turn_"), tuple(commands), tuple(tools), tuple(denied)
     )
+
+
+async def _close(stream: AsyncGenerator[dict[str, Any], None]) -> None:
+    await stream.aclose()
+
+
+async def _next(stream: AsyncGenerator[dict[str, Any], None]) -> dict[str, Any] | None:
+    return await anext(stream, None)
 
 
 def _summary(attempt: Attempt) -> list[str]:

@@ -7,27 +7,18 @@ caller is told. A worker that does not come back is left alone: it is a daemon t
 
 from __future__ import annotations
 
-import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from bursar.agent.config import QueryEngineConfig
 from bursar.agent.engine import QueryEngine
-from bursar.agent.ports import ModelError, ModelFailure
-from bursar.agent.results import (
-    LoopResult,
-    PermissionDenial,
-    StopReason,
-    TurnResult,
-    UsageSummary,
-)
-from bursar.agent.scope import CancelScope
-
-GRACE_SECONDS = 0.01
-"""How long a loop that was stopped waits for its engine to say that it has stopped."""
+from bursar.agent.plan import Plan, completed, reason_of, stopped
+from bursar.agent.results import LoopResult, PermissionDenial, StopReason, TurnResult
+from bursar.agent.scope import GRACE_SECONDS, CancelScope
+from bursar.agent.threads import start_thread
 
 
 class SubmitsMessages(Protocol):
@@ -87,60 +78,6 @@ def run_turn_loop(
     return _Watched(plan, engine, own, grace_seconds).run()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a loop submits, turn by turn, and what it says where there was no turn."""
-
-    prompt: str
-    continuation: str | None
-    max_turns: int
-    matched_commands: tuple[str, ...] = ()
-    matched_tools: tuple[str, ...] = ()
-    denied_tools: tuple[PermissionDenial, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be followed.
-
-        Raises:
-            ValueError: `max_turns` is below 0.
-        """
-        if self.max_turns < 0:
-            raise ValueError(f"max_turns must be at least 0, not {self.max_turns}")
-
-    @property
-    def prompts(self) -> list[str]:
-        """What is submitted if nothing stops the loop."""
-        further = [] if self.continuation is None else [self.continuation] * (self.max_turns - 1)
-        return [self.prompt, *further][: self.max_turns]
-
-    def arguments(self, prompt: str) -> tuple[Any, ...]:
-        """Return what an engine is called with."""
-        return (prompt, self.matched_commands, self.matched_tools, self.denied_tools)
-
-    def ended(self, prompt: str, reason: StopReason, detail: str = "") -> TurnResult:
-        """Return the entry of a turn that did not take place."""
-        texts = {
-            StopReason.TIMEOUT: "the time of this loop is over",
-            StopReason.CANCELLED: "this loop was cancelled",
-            StopReason.MAX_TURNS_REACHED: "max_turns is 0: no turn was wanted",
-        }
-        said = detail or texts.get(reason, "")
-        commands, tools = self.matched_commands, self.matched_tools
-        return TurnResult(prompt, said, commands, tools, (), UsageSummary(), reason, detail=said)
-
-    def failed(self, prompt: str, error: Exception) -> TurnResult:
-        """Return the entry of a turn whose engine raised."""
-        return self.ended(prompt, reason_of(error), f"{type(error).__name__}: {error}")
-
-
-def reason_of(error: Exception) -> StopReason:
-    """Return the stop reason of an exception; a provider's timeout is never `timeout`."""
-    provider = isinstance(error, ModelError) and error.failure is ModelFailure.PROVIDER_TIMEOUT
-    if provider or isinstance(error, TimeoutError):
-        return StopReason.PROVIDER_TIMEOUT
-    return StopReason.ERROR
-
-
 def _plain(plan: Plan, engine: SubmitsMessages) -> LoopResult:
     """Call the engine on this thread, with the four arguments that every engine takes."""
     turns: list[TurnResult] = []
@@ -153,17 +90,6 @@ def _plain(plan: Plan, engine: SubmitsMessages) -> LoopResult:
         if turns[-1].stop_reason != StopReason.COMPLETED:
             break
     return completed(plan, turns)
-
-
-def completed(plan: Plan, turns: list[TurnResult]) -> LoopResult:
-    """Return the result of a loop that nobody stopped."""
-    entries = turns or [plan.ended(plan.prompt, StopReason.MAX_TURNS_REACHED)]
-    return LoopResult(tuple(entries), named(entries[-1].stop_reason))
-
-
-def named(reason: str) -> str:
-    """Return a `StopReason` where it is one; an engine of one's own may have other words."""
-    return StopReason(reason) if reason in StopReason.__members__.values() else reason
 
 
 class _Watched:
@@ -189,79 +115,50 @@ class _Watched:
                 self._worker.leave()
 
     def _run(self) -> LoopResult:
-        for prompt in self._plan.prompts:
-            if self._scope.is_set():
-                return self._stopped(self._plan.ended(prompt, self._reason()), acknowledged=True)
+        plan, turns, scope = self._plan, self._turns, self._scope
+        for prompt in plan.prompts:
+            if scope.is_set():
+                entry = plan.ended(prompt, self._reason())
+                return stopped(plan, turns, scope, entry, acknowledged=True)
             done = self._start(prompt)
-            if not done.wait(self._scope):
+            if not done.wait(scope):
                 return self._interrupted(prompt, done)
             if done.error is not None:
-                entry = self._plan.failed(prompt, done.error)
-                return self._stopped(entry, reason_of(done.error), done.error)
-            self._turns.append(done.taken())
-            if self._turns[-1].stop_reason != StopReason.COMPLETED:
-                break
-        else:
-            result = completed(self._plan, self._turns)
-            return replace(result, cancel_requested=self._scope.reason is not None)
-        last = self._turns.pop()
-        if last.stop_reason == StopReason.CANCELLED and self._scope.is_set():
-            return self._interrupted_result(last)
-        return self._stopped(last, named(last.stop_reason), acknowledged=True)
+                return stopped(plan, turns, scope, plan.failed(prompt, done.error), done.error)
+            last = done.taken()
+            if last.stop_reason != StopReason.COMPLETED:
+                return stopped(plan, turns, scope, last, acknowledged=True)
+            turns.append(last)
+        return completed(plan, turns, scope)
 
     def _start(self, prompt: str) -> _Done:
         if self._worker is None:
             self._worker = _Worker()
-        self._scope.gate = None
+        self._scope.next_turn()
         engine, arguments = self._engine, (*self._plan.arguments(prompt), self._scope)
         return self._worker.do(lambda: engine.submit_message(*arguments))
 
     def _interrupted(self, prompt: str, done: _Done) -> LoopResult:
-        """Decide what an open turn is: the gate was closed by the scope, or it committed."""
-        gate = self._scope.gate
-        verdict = None if gate is None else gate.close(self._reason())
+        """Decide what an open turn is: the scope has closed its gate, or it had committed."""
+        committed = self._scope.closed_turn()
         came_back = done.finished.wait(self._grace_seconds)
-        result = None
-        if came_back and done.result is not None:
-            result = done.result
-        elif verdict is not None:
-            result = verdict.result
-        if result is not None and result.stop_reason == StopReason.COMPLETED:
-            entry = replace(result, late=True)
-        else:
-            entry = self._plan.ended(prompt, self._reason())
-        abandoned = not came_back
-        return self._stopped(entry, None, done.error, acknowledged=came_back, abandoned=abandoned)
-
-    def _interrupted_result(self, last: TurnResult) -> LoopResult:
-        """The engine itself said `cancelled`; the loop says why."""
-        entry = last
-        if self._reason() is StopReason.TIMEOUT:
-            entry = self._plan.ended(last.prompt, StopReason.TIMEOUT)
-        return self._stopped(entry, acknowledged=True)
+        last = done.result if came_back else committed
+        if last is None:
+            last = self._plan.ended(prompt, self._reason())
+        elif last.stop_reason == StopReason.COMPLETED:
+            last = replace(last, late=True)
+        return stopped(
+            self._plan,
+            self._turns,
+            self._scope,
+            last,
+            done.error if came_back else None,
+            acknowledged=came_back,
+            abandoned=not came_back,
+        )
 
     def _reason(self) -> StopReason:
         return self._scope.reason or StopReason.TIMEOUT
-
-    def _stopped(
-        self,
-        entry: TurnResult,
-        reason: str | None = None,
-        error: Exception | None = None,
-        *,
-        acknowledged: bool = False,
-        abandoned: bool = False,
-    ) -> LoopResult:
-        requested = self._scope.is_set()
-        return LoopResult(
-            (*self._turns, entry),
-            reason or self._reason(),
-            deadline_exceeded=self._scope.reason is StopReason.TIMEOUT,
-            cancel_requested=requested,
-            cancel_acknowledged=requested and acknowledged,
-            worker_abandoned=abandoned,
-            error=error,
-        )
 
 
 class _Done:
@@ -311,12 +208,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[_Done | None] = queue.SimpleQueue()
-        # The SDK's context (which reservation are we under?) belongs to the work, not to us.
-        context = contextvars.copy_context()
-        run = context.run
-        threading.Thread(
-            target=run, args=(self._serve,), name="bursar-turn-loop", daemon=True
-        ).start()
+        start_thread(self._serve, "bursar-turn-loop")
 
     def do(self, work: Callable[[], TurnResult]) -> _Done:
         """Begin a piece of work."""

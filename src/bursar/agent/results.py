@@ -31,7 +31,7 @@ class StopReason(StrEnum):
 
 @unique
 class Dimension(StrEnum):
-    """What a budget counts, in the order in which it is checked."""
+    """What a budget counts, in the order in which it is checked; calls are of one turn."""
 
     TURNS = "turns"
     INPUT_TOKENS = "input_tokens"
@@ -39,6 +39,7 @@ class Dimension(StrEnum):
     TOKENS = "tokens"
     MONEY = "money"
     WALL_CLOCK = "wall_clock"
+    MODEL_CALLS = "model_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class TurnResult:
         overrun: which limit was reached, for the two budget reasons.
         detail: why, in words, where the reason alone does not say it.
         charges: what the ledger was told, committed turn or not.
+        abandoned: whether something of the turn still runs; it cannot change the session.
     """
 
     prompt: str
@@ -124,6 +126,7 @@ class TurnResult:
     overrun: Overrun | None = None
     detail: str = ""
     charges: tuple[Charge, ...] = ()
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,12 @@ import weakref
 from collections.abc import Callable
 
 from bursar.agent.gate import Gate
-from bursar.agent.results import StopReason
+from bursar.agent.results import StopReason, TurnResult
 
 Clock = Callable[[], float]
+
+GRACE_SECONDS = 0.01
+"""How long somebody who was told to stop may take to say that it has stopped."""
 
 
 class ScopeFired(RuntimeError):
@@ -64,7 +67,7 @@ class CancelScope(threading.Event):
         self._children: weakref.WeakSet[CancelScope] = weakref.WeakSet()
         self.parent = parent
         self.reason: StopReason | None = None
-        self.gate: Gate | None = None
+        self._latest: Gate | None = None
         self._gates: tuple[Gate, ...] = ()
         self.deadline = _deadline(timeout_seconds, now())
         if parent is not None:
@@ -114,11 +117,24 @@ class CancelScope(threading.Event):
         """Put a turn under this scope and those above; it is closed when one of them fires."""
         with self._guard:
             self._gates = (*(one for one in self._gates if not one.decided), gate)
-        self.gate = gate
+        self._latest = gate
         if self.parent is not None:
             self.parent.enter(gate)
         if self.reason is not None:
             gate.close(self.reason)
+
+    def next_turn(self) -> None:
+        """Forget the turn before, so that `closed_turn` cannot mean it."""
+        self._latest = None
+
+    def closed_turn(self) -> TurnResult | None:
+        """Return the result of the latest turn if it had committed before this fired.
+
+        A turn that is open is closed; None also means that there was none.
+        """
+        if self._latest is None:
+            return None
+        return self._latest.close(self.reason or StopReason.CANCELLED).result
 
     def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` once when this fires, or now if it has; return how to stop that.

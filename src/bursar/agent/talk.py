@@ -1,0 +1,175 @@
+"""A turn's talk with a model, as a pure function of what was said.
+
+The rule that lives here: what to do next. A turn asks, uses the tools that were asked for,
+and asks again, until an answer asks for none; between two questions the budget is looked at,
+so that a turn that has used it up asks no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from bursar.agent.budget import Limits, Used, exhausted, reason_of, tokens_left
+from bursar.agent.ports import (
+    MAX_TOKENS,
+    NO_USAGE,
+    UNKNOWN_USAGE,
+    Charge,
+    Message,
+    ModelError,
+    ModelEvent,
+    ModelFailure,
+    ModelRequest,
+    Role,
+    Stop,
+    TextDelta,
+    TokenUsage,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+)
+from bursar.agent.results import Dimension, Overrun, PermissionDenial, UsageSummary
+from bursar.agent.state import SessionState
+from bursar.agent.step import Answer, Attempt, Refused, spent, used
+from bursar.money import total
+
+CALLS_MAX = 64
+"""How many times one turn may ask a model: tools that lead nowhere end there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every question of a session says beside the conversation."""
+
+    system: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What was said in a turn so far; `said` begins with the prompt."""
+
+    said: tuple[Message, ...]
+    asked: int = 0
+    usage: TokenUsage = NO_USAGE
+    charges: tuple[Charge, ...] = ()
+    denials: tuple[PermissionDenial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the model."""
+
+    request: ModelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Use tools; they may run at the same time."""
+
+    calls: tuple[ToolCall, ...]
+
+
+Next = Ask | Use | Answer | Refused
+
+
+def begin(attempt: Attempt) -> Talk:
+    """Return the talk of a turn that begins."""
+    return Talk((Message(Role.USER, attempt.prompt),))
+
+
+def heard(talk: Talk, attempt: Attempt, state: SessionState, events: Iterable[ModelEvent]) -> Talk:
+    """Return the talk with one more answer of the model.
+
+    Raises:
+        ModelError: the answer has no end.
+    """
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    charges: list[Charge] = []
+    usage, stop = UNKNOWN_USAGE, None
+    for event in events:
+        match event:
+            case TextDelta():
+                texts.append(event.text)
+            case ToolCall():
+                key = event.key or f"{_key(state, attempt, talk)}/{len(calls)}"
+                calls.append(replace(event, key=key))
+            case TokenUsage():
+                usage = event
+            case Charge():
+                charges.append(event)
+            case Stop():
+                stop = event
+    if stop is None:
+        raise ModelError(
+            "the model's answer has no end", ModelFailure.ANSWER_BROKEN, maybe_billed=True
+        )
+    answer = Message(Role.ASSISTANT, "".join(texts), tuple(calls))
+    return replace(
+        talk,
+        said=(*talk.said, answer),
+        asked=talk.asked + 1,
+        usage=talk.usage + usage,
+        charges=(*talk.charges, *charges),
+    )
+
+
+def used_tools(talk: Talk, results: tuple[ToolResult, ...]) -> Talk:
+    """Return the talk with what came of the tools."""
+    denials = tuple(
+        PermissionDenial(one.name, one.denial) for one in results if one.denial is not None
+    )
+    charges = tuple(one.charge for one in results if one.charge is not None)
+    return replace(
+        talk,
+        said=(*talk.said, Message(Role.TOOL, results=results)),
+        charges=(*talk.charges, *charges),
+        denials=(*talk.denials, *denials),
+    )
+
+
+def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, terms: Terms) -> Next:
+    """Return what to do next."""
+    last = talk.said[-1]
+    if last.role is Role.ASSISTANT:
+        return Use(last.calls) if last.calls else answer(talk)
+    so_far = _used(talk, state)
+    if (found := exhausted(limits, so_far)) is not None:
+        return Refused(reason_of(found), found)
+    if talk.asked >= CALLS_MAX:
+        overrun = Overrun(Dimension.MODEL_CALLS, CALLS_MAX, talk.asked)
+        return Refused(reason_of(overrun), overrun)
+    left = tokens_left(limits, so_far)
+    return Ask(
+        ModelRequest(
+            (*state.conversation(), *talk.said),
+            terms.system,
+            terms.tools,
+            terms.max_tokens if left is None else min(terms.max_tokens, left),
+            _key(state, attempt, talk),
+        )
+    )
+
+
+def answer(talk: Talk) -> Answer:
+    """Return what a talk came to: all that the assistant said."""
+    texts = [one.text for one in talk.said if one.role is Role.ASSISTANT and one.text]
+    return Answer("\n".join(texts), talk.usage, talk.said, talk.denials, talk.charges)
+
+
+def _used(talk: Talk, state: SessionState) -> Used:
+    """Return what the session has used, with this talk."""
+    before, usage = used(state), UsageSummary().add(talk.usage, "", "")
+    return replace(
+        before,
+        input_tokens=before.input_tokens + usage.input_tokens,
+        output_tokens=before.output_tokens + usage.output_tokens,
+        money_microcents=total((before.money_microcents, spent(talk.charges))),
+    )
+
+
+def _key(state: SessionState, attempt: Attempt, talk: Talk) -> str:
+    return f"{state.session_id}/{attempt.turn_id}/{talk.asked}"

@@ -1,0 +1,136 @@
+"""Between threads and event loops, without ever waiting for a thread.
+
+The rule that lives here: what may block for ever runs on a daemon thread of its own, never in
+an executor: the interpreter, and a loop that closes, wait for those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+
+def start_thread(work: Callable[[], object], name: str) -> None:
+    """Run `work` on a daemon thread, in a copy of the caller's context."""
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name=name, daemon=True).start()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns; whoever is cancelled leaves at once, and it runs on."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            _tell(loop, _settle, future, None, error)
+        else:
+            _tell(loop, _settle, future, result, None)
+
+    start_thread(run, "bursar-work")
+    return await future
+
+
+async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
+    """Yield what a blocking generator yields; closing this ends it at its next event."""
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[tuple[T | None, Exception | None, bool]] = asyncio.Queue()
+    left = threading.Event()
+
+    def run() -> None:
+        error: Exception | None = None
+        try:
+            source = make()
+            try:
+                for event in source:
+                    _tell(loop, events.put_nowait, (event, None, False))
+                    if left.is_set():
+                        return
+            finally:
+                source.close()
+        except Exception as raised:  # noqa: BLE001 - raised where the events are read
+            error = raised
+        finally:
+            _tell(loop, events.put_nowait, (None, error, True))
+
+    start_thread(run, "bursar-model")
+    try:
+        while True:
+            event, error, over = await events.get()
+            if error is not None:
+                raise error
+            if over:
+                return
+            yield event  # type: ignore[misc]  # only the last entry has no event
+    finally:
+        left.set()
+
+
+class Portal:
+    """An event loop on a daemon thread, for callers that have none of their own."""
+
+    def __init__(self) -> None:
+        """Start nothing; the thread comes with the first call."""
+        self._guard = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def call(self, flow: Coroutine[Any, Any, T]) -> T:
+        """Run a flow on the loop and return its result; an interrupted caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(_outcome(flow), self._running())
+        try:
+            result, error = future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._guard:
+            # A forked child has none of its parent's threads.
+            if self._loop is None or self._process != os.getpid():
+                self._loop, self._process = asyncio.new_event_loop(), os.getpid()
+                start_thread(self._loop.run_forever, "bursar-agent-loop")
+            return self._loop
+
+
+_portal = Portal()
+
+
+def portal() -> Portal:
+    """Return the process's one portal."""
+    return _portal
+
+
+async def _outcome(flow: Coroutine[Any, Any, T]) -> tuple[T | None, Exception | None]:
+    # A future between threads would replace a provider's TimeoutError by one of its own.
+    try:
+        return await flow, None
+    except Exception as error:  # noqa: BLE001 - raised on the caller's thread
+        return None, error
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *values: object) -> None:
+    try:
+        loop.call_soon_threadsafe(what, *values)
+    except RuntimeError:  # the loop is closed: nobody listens any more
+        return
+
+
+def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+    if future.done():  # cancelled: its reader has left
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

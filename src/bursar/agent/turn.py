@@ -1,0 +1,261 @@
+"""One turn on an event loop: its work, its scope, and its way through the gate.
+
+The rule that lives here: whoever waits is told at once, and told the truth. The wait ends when
+the work ends or the scope fires, whichever comes first; then the gate says what became of the
+turn. A caller who is cancelled while the turn is being saved gets the saved turn, and its
+cancellation is delivered right after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bursar.agent import telling
+from bursar.agent.budget import Limits
+from bursar.agent.gate import Gate, Verdict
+from bursar.agent.ports import BudgetDenied, Model, ModelError, ModelFailure, SyncModel, Tools
+from bursar.agent.results import Dimension, Overrun, StopReason, TurnResult
+from bursar.agent.scope import CancelScope, Clock
+from bursar.agent.session import Session
+from bursar.agent.state import SessionState
+from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish
+from bursar.agent.talk import Terms
+from bursar.agent.talk import answer as answer_of
+from bursar.agent.work import Running, Work, abandon
+
+POLL_SECONDS = 0.005
+"""How often a plain `threading.Event` is looked at; a scope tells by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an engine gives to each of its turns.
+
+    `answer` is the deterministic answer, used where there is no model.
+    """
+
+    session: Session
+    limits: Limits
+    keep: int
+    model: Model | SyncModel | None
+    tools: Tools | None
+    terms: Terms
+    answer: Callable[[Attempt], str]
+    grace_seconds: float
+    now: Clock
+
+
+class Turn:
+    """One attempt at a turn; `events` runs it, `result` says what became of it."""
+
+    def __init__(self, setup: Setup, attempt: Attempt, event: threading.Event | None) -> None:
+        """Prepare; nothing is opened yet."""
+        self._setup, self._attempt, self._event = setup, attempt, event
+        self._base: SessionState = setup.session.state
+        self._gate: Gate | None = None
+        self._scope = CancelScope()
+        self._running: Running | None = None
+        self._work: Work | None = None
+        self._poll: asyncio.TimerHandle | None = None
+        self._result: TurnResult | None = None
+        self._began = 0.0
+
+    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Run the turn, and yield what happens in it."""
+        if self._event is not None and self._event.is_set():
+            scope = self._event if isinstance(self._event, CancelScope) else None
+            self._refuse(Refused((scope and scope.reason) or StopReason.CANCELLED))
+            return
+        gate = self._open()
+        stop = enter(
+            self._base,
+            self._setup.limits,
+            self._attempt,
+            cancelled=gate.decided,
+            asks=self._setup.model is not None,
+        )
+        if isinstance(stop, Repeated):
+            self._result = telling.repeated(self._attempt, stop, self._base.usage)
+        elif stop is not None:
+            self._refuse(stop)
+        elif self._setup.model is None:
+            await self._conclude(gate, Answer(self._setup.answer(self._attempt)))
+            yield {"type": "message_delta", "text": self.result().output}
+        else:
+            running = self._start(self._setup.model)
+            while (shown := await running.next()) is not None:
+                yield shown
+            await self._ended(gate, running)
+
+    def result(self) -> TurnResult:
+        """Return what became of the turn, once `events` is over."""
+        if self._result is None:
+            raise RuntimeError("the turn is not over")
+        return self._result
+
+    def leave(self) -> None:
+        """Close the turn if it is still open, and let go of its work."""
+        if self._gate is not None:
+            self._gate.close(StopReason.CANCELLED)
+        if self._poll is not None:
+            self._poll.cancel()
+        if self._running is not None:
+            self._running.forget()
+            if self._running.task is not None and not self._running.task.done():
+                abandon(self._running.task)
+
+    def _open(self) -> Gate:
+        setup, event = self._setup, self._event
+        gate = self._gate = setup.session.begin(None)
+        self._base, self._began = setup.session.state, setup.now()
+        parent = event if isinstance(event, CancelScope) else None
+        self._scope = CancelScope(self._wall_left_s(), parent=parent, now=setup.now)
+        self._scope.enter(gate)
+        if parent is None and event is not None:
+            self._look(event)
+        return gate
+
+    def _look(self, event: threading.Event) -> None:
+        if event.is_set():
+            self._scope.cancel()
+        else:
+            loop = asyncio.get_running_loop()
+            self._poll = loop.call_later(POLL_SECONDS, self._look, event)
+
+    def _start(self, model: Model | SyncModel) -> Running:
+        setup = self._setup
+        self._work = Work(model, setup.tools, self._attempt, self._base, setup.limits, setup.terms)
+        running = self._running = Running(self._scope)
+        running.start(self._work.run(self._scope.deadline, running.emit))
+        return running
+
+    async def _ended(self, gate: Gate, running: Running) -> None:
+        """Look at what ended the wait: the work, or the scope."""
+        running.forget()
+        if running.task is None or not running.task.done():
+            reason = gate.close(self._scope.reason or StopReason.CANCELLED).reason
+            ended = await running.leave(self._setup.grace_seconds)
+            self._close(reason)
+            self._result = replace(self.result(), abandoned=not ended)
+            return
+        try:
+            answer: Answer | Refused = running.task.result()
+        except BudgetDenied as error:
+            self._refuse(Refused(StopReason.MAX_BUDGET_REACHED))
+            self._result = telling.denied(self.result(), error)
+        except ModelError as error:
+            # The adapter ends its call a little before the deadline that it was given.
+            if error.failure is not ModelFailure.DEADLINE or self._scope.deadline is None:
+                raise
+            self._scope.cancel(StopReason.TIMEOUT)
+            self._close(gate.close(StopReason.TIMEOUT).reason)
+        except asyncio.CancelledError:
+            raise RuntimeError("the model's answer was cancelled, and not by its turn") from None
+        else:
+            if isinstance(answer, Refused):
+                self._refuse(answer)
+            else:
+                await self._conclude(gate, answer)
+
+    async def _conclude(self, gate: Gate, answer: Answer) -> None:
+        """Let the pure step decide, and the gate."""
+        setup = self._setup
+        answer = replace(answer, wall_ms=int((setup.now() - self._began) * 1_000))
+        cancelled = self._scope.is_set()
+        step = finish(
+            self._base,
+            setup.limits,
+            self._attempt,
+            answer,
+            cancelled=cancelled,
+            keep=setup.keep,
+        )
+        if isinstance(step, Refused):
+            if step.reason is StopReason.CANCELLED:
+                self._close(gate.close(step.reason).reason, answer.output)
+            else:
+                self._refuse(step, answer.output)
+            return
+        result = telling.completed(self._attempt, answer, step.state.usage)
+        verdict = await self._commit(gate, step.state, result)
+        if verdict.result is not None:
+            self._result = verdict.result
+        else:
+            self._close(verdict.reason, answer.output)
+
+    async def _commit(self, gate: Gate, after: SessionState, result: TurnResult) -> Verdict:
+        session = self._setup.session
+        if not session.saves:
+            return session.commit(gate, after, result)
+        saving = asyncio.ensure_future(asyncio.to_thread(session.commit, gate, after, result))
+        try:
+            return await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            saving.add_done_callback(_look_at)
+            verdict = gate.close(StopReason.CANCELLED)  # waits for a save that has begun
+            if not verdict.committed:
+                raise
+            cancel_soon()
+            return verdict
+
+    def _close(self, reason: StopReason, output: str | None = None) -> None:
+        """Tell of a turn that somebody closed, and of time that was the session's own."""
+        if reason is StopReason.TIMEOUT and self._wall_is_over():
+            limit = self._setup.limits.wall_ms or 0
+            overrun = Overrun(Dimension.WALL_CLOCK, limit, self._wall_ms())
+            self._refuse(Refused(StopReason.MAX_BUDGET_REACHED, overrun), output)
+        else:
+            self._refuse(Refused(reason), output)
+
+    def _refuse(self, stop: Refused, output: str | None = None) -> None:
+        work = self._work
+        so_far = Answer("") if work is None else answer_of(work.talk)
+        self._result = telling.refused(
+            self._attempt,
+            stop,
+            self._base.usage,
+            so_far.output if output is None else output,
+            so_far.denials,
+            () if work is None else tuple(work.charges),
+        )
+
+    def _wall_left_s(self) -> float | None:
+        limit = self._setup.limits.wall_ms
+        return None if limit is None else (limit - self._base.wall_ms) / 1_000
+
+    def _wall_ms(self) -> int:
+        return self._base.wall_ms + int((self._setup.now() - self._began) * 1_000)
+
+    def _wall_is_over(self) -> bool:
+        """Whether the deadline that came was the budget's, and not the caller's."""
+        parent, own = self._scope.parent, self._scope.deadline
+        if self._setup.limits.wall_ms is None or own is None:
+            return False
+        if parent is None:
+            return True
+        return parent.reason is None and (parent.deadline is None or parent.deadline > own)
+
+
+def cancel_soon() -> None:
+    """Deliver a cancellation that came too late for a turn at the task's next wait.
+
+    A block such as `asyncio.timeout` that has taken its request back by then gets none, and a
+    task that has ended is left alone.
+    """
+    task = asyncio.current_task()
+
+    def again() -> None:
+        if task is not None and not task.done() and task.cancelling():
+            task.uncancel()
+            task.cancel()
+
+    asyncio.get_running_loop().call_soon(again)
+
+
+def _look_at(saving: asyncio.Future[Verdict]) -> None:
+    if not saving.cancelled():
+        saving.exception()  # whoever waited has left, and was told that nothing is committed
