@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
@@ -22,7 +21,7 @@ from bursar.agent.state import SessionState
 DEFAULT_DIRECTORY = ".bursar_sessions"
 SUFFIX = ".json"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_TEMPORARY = ".tmp-"
+_TEMPORARY = ".saving-"
 
 Folder = str | os.PathLike[str] | None
 
@@ -92,15 +91,12 @@ def save_session(state: SessionState, directory: Folder = None, *, revision: int
     data = encode_session(state, revision + 1)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = _write_temporary(path, data)
-        try:
-            with _locked(path.parent):
-                _expect(path, revision)
-                os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with _temporary(path) as (file, name):
+            _expect(path, revision)
+            os.ftruncate(file, 0)
+            _write(file, data)
+            os.fsync(file)
+            os.replace(name, path)
         _sync(path.parent)
     except OSError as refused:
         raise SessionSaveError(
@@ -151,7 +147,7 @@ def delete_session(session_id: str, directory: Folder = None) -> bool:
     """
     path = _path(session_id, directory)
     try:
-        with _locked(path.parent):
+        with _temporary(path):
             path.unlink()
         _sync(path.parent)
     except FileNotFoundError:
@@ -198,29 +194,41 @@ def _expect(path: Path, revision: int) -> None:
         )
 
 
-def _write_temporary(path: Path, data: bytes) -> str:
-    number, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-    return name
-
-
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other savers of this directory away, in this process and in others."""
-    number = os.open(folder, os.O_RDONLY)
+def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
+    """Open the file that will replace `path`, and keep other savers of it away.
+
+    It has one name for each session, so that a process that was killed leaves at most one,
+    which the next saver takes over. Whoever waited for its lock may find that it has become
+    the session's file meanwhile: then it is not the one to write to.
+    """
+    name = path.with_name(f"{_TEMPORARY}{path.name}")
+    while True:
+        file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(file, LOCK_EX)
+            if _is_named(file, name):
+                try:
+                    yield file, name
+                finally:
+                    if _is_named(file, name):
+                        os.unlink(name)
+                return
+        finally:
+            os.close(file)
+
+
+def _is_named(file: int, name: Path) -> bool:
     try:
-        flock(number, LOCK_EX)
-        yield
-    finally:
-        os.close(number)
+        return os.path.samestat(os.fstat(file), os.stat(name))
+    except FileNotFoundError:
+        return False
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.pwrite(file, view, len(data) - len(view)) :]
 
 
 def _sync(folder: Path) -> None:
