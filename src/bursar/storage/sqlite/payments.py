@@ -1,0 +1,337 @@
+"""Payments in the ledger's SQLite file.
+
+The rule that lives here: payments take the write lock like every other writer of the file
+(`BEGIN IMMEDIATE`, the busy timeout of the ledger) and never the claim of a server, so that a
+payment worker runs beside `bursar serve`. What is due is found by the index of what is due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from bursar.ledger.ports import StoreError
+from bursar.payments.outcome import BudgetState, Disposition, Money, Remedy, Work
+from bursar.payments.ports import (
+    PaymentConflict,
+    PaymentQuery,
+    PaymentStoreError,
+    Posted,
+    Result,
+    Saved,
+    Tally,
+)
+from bursar.payments.records import (
+    Change,
+    Kind,
+    Notice,
+    PaymentEvent,
+    PaymentRecord,
+    Topic,
+    evidence_from_json,
+)
+from bursar.storage.sqlite import connect as opening
+
+CHECKPOINT_TRANSACTIONS = 500
+_NAMES = [each.name for each in fields(PaymentRecord)]
+_COLUMNS = ", ".join(_NAMES)
+_READ: dict[str, Any] = {
+    "kind": Kind,
+    "value": int,
+    "money": Money,
+    "work": Work,
+    "remedy": Remedy,
+    "disposition": Disposition,
+    "budget_state": BudgetState,
+}
+_READERS = [_READ.get(name) for name in _NAMES]
+# A claim is not a part of what is compared and swapped: it changes by claiming alone.
+_LEASE = {"lease_owner", "lease_until_ms", "fence"}
+_SET = ", ".join(f"{name} = :{name}" for name in _NAMES if name not in _LEASE)
+_INSERT = f"INSERT INTO payment ({_COLUMNS}) VALUES ({', '.join(':' + n for n in _NAMES)})"
+DUE = (
+    f"SELECT {_COLUMNS} FROM payment INDEXED BY payment_due "
+    "WHERE next_check_at_ms <= ? AND lease_until_ms <= ? ORDER BY next_check_at_ms LIMIT ?"
+)
+
+
+class SqlitePayments:
+    """The payments of one ledger file; safe to use from several threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Connect to a prepared file; use `open` instead."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = opening.connect(path)
+        self._written = 0
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True, migrate: bool = False) -> SqlitePayments:
+        """Open the payments of a ledger file, creating the file where allowed.
+
+        Raises:
+            StoreUnusable: the file is foreign, corrupt, or of another schema.
+        """
+        path = path.absolute()
+        with opening.usable(path):
+            opening.prepare(path, create=create, migrate=migrate, claim=None)
+            return cls(path)
+
+    def add(
+        self, record: PaymentRecord, event: PaymentEvent, notices: Sequence[Notice] = ()
+    ) -> tuple[PaymentRecord, bool]:
+        """Keep a new payment, or return the one that is there (see `ports.PaymentStore`)."""
+        with self._transaction("recording a payment") as connection:
+            existing = _existing(connection, record)
+            if existing is not None:
+                if existing.tenant != record.tenant or not existing.same_purchase(record):
+                    raise PaymentConflict(existing)
+                return existing, False
+            connection.execute(_INSERT, _row(record))
+            key = record.authorization()
+            if key is not None:
+                connection.execute(
+                    "INSERT INTO payment_authorization VALUES (?, ?, ?, ?, ?)",
+                    (*key, record.payment_id),
+                )
+            _append(connection, [event])
+            _post(connection, notices)
+            return record, True
+
+    def get(self, payment_id: str) -> PaymentRecord | None:
+        """Return a payment."""
+        found = self._ask(f"SELECT {_COLUMNS} FROM payment WHERE payment_id = ?", (payment_id,))
+        return _record(found[0]) if found else None
+
+    def attempts(self, tenant: str, intent_id: str) -> Sequence[PaymentRecord]:
+        """Return every attempt of an intent, in order."""
+        sql = (
+            f"SELECT {_COLUMNS} FROM payment WHERE tenant = ? AND intent_id = ? ORDER BY attempt_no"
+        )
+        return [_record(row) for row in self._ask(sql, (tenant, intent_id))]
+
+    def claim(self, owner: str, now_ms: int, lease_ms: int, limit: int) -> Sequence[PaymentRecord]:
+        """Lease what is due, the longest due first (see `ports.PaymentStore`)."""
+        if not self._ask(DUE, (now_ms, now_ms, 1)):
+            return []  # nobody else waits for a lock that this would take for nothing
+        with self._transaction("claiming payments") as connection:
+            due = connection.execute(DUE, (now_ms, now_ms, limit)).fetchall()
+            ids = [row[_NAMES.index("payment_id")] for row in due]
+            connection.executemany(
+                "UPDATE payment SET lease_owner = ?, lease_until_ms = ?, fence = fence + 1 "
+                "WHERE payment_id = ?",
+                [(owner, now_ms + lease_ms, payment_id) for payment_id in ids],
+            )
+            return [_one(connection, payment_id) for payment_id in ids]
+
+    def save(self, changes: Sequence[Change]) -> Sequence[Result]:
+        """Save what still holds, refuse the rest (see `ports.PaymentStore`)."""
+        with self._transaction("saving payments") as connection:
+            return [_save(connection, change) for change in changes]
+
+    def give_back(self, leases: Sequence[tuple[str, int]]) -> None:
+        """End leases, by payment and fence."""
+        with self._transaction("giving back payments") as connection:
+            connection.executemany(
+                "UPDATE payment SET lease_owner = NULL, lease_until_ms = 0 "
+                "WHERE payment_id = ? AND fence = ?",
+                leases,
+            )
+
+    def events(self, payment_id: str) -> Sequence[PaymentEvent]:
+        """Return a payment's history, oldest first."""
+        record = self.get(payment_id)
+        if record is None:
+            return []
+        sql = "SELECT * FROM payment_event WHERE tenant = ? AND payment_id = ? ORDER BY seq"
+        return [_event(row) for row in self._ask(sql, (record.tenant, payment_id))]
+
+    def page(self, query: PaymentQuery) -> Sequence[PaymentRecord]:
+        """Return a page of payments, the newest first."""
+        parts, values = ["1"], []
+        for name in ("tenant", "money", "disposition"):
+            if (wanted := getattr(query, name)) is not None:
+                parts.append(f"{name} = ?")
+                values.append(wanted)
+        if query.before is not None:
+            parts.append("(created_at_ms, payment_id) < (?, ?)")
+            values.extend(query.before)
+        sql = (
+            f"SELECT {_COLUMNS} FROM payment WHERE {' AND '.join(parts)} "
+            "ORDER BY created_at_ms DESC, payment_id DESC LIMIT ?"
+        )
+        return [_record(row) for row in self._ask(sql, (*values, query.limit))]
+
+    def tallies(self) -> Sequence[Tally]:
+        """Count payments by their states."""
+        sql = "SELECT money, disposition, count(*) FROM payment GROUP BY money, disposition"
+        return [Tally(Money(m), Disposition(d), count) for m, d, count in self._ask(sql)]
+
+    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
+        """Return what is to be told now, oldest first."""
+        sql = (
+            "SELECT number, tenant, payment_id, topic, dedupe_key, payload, available_at_ms, "
+            "attempts FROM payment_outbox WHERE sent_at_ms IS NULL AND topic = ? "
+            "AND available_at_ms <= ? ORDER BY available_at_ms, number LIMIT ?"
+        )
+        return [
+            Posted(row[0], Notice(row[1], row[2], Topic(row[3]), *row[4:7]), row[7])
+            for row in self._ask(sql, (topic, now_ms, limit))
+        ]
+
+    def mark_sent(self, number: int, now_ms: int) -> None:
+        """Note that a notice was accepted."""
+        with self._transaction("marking a notice") as connection:
+            connection.execute(
+                "UPDATE payment_outbox SET sent_at_ms = ?, attempts = attempts + 1 "
+                "WHERE number = ?",
+                (now_ms, number),
+            )
+
+    def put_off(self, number: int, until_ms: int) -> None:
+        """Note that a notice was not accepted, and when to try again."""
+        with self._transaction("putting off a notice") as connection:
+            connection.execute(
+                "UPDATE payment_outbox SET available_at_ms = ?, attempts = attempts + 1 "
+                "WHERE number = ?",
+                (until_ms, number),
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock; durable at the end, or nothing of it is there."""
+        with self._lock, _translated(doing):
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            self._written += 1
+            if self._written % CHECKPOINT_TRANSACTIONS == 0:  # no server may be there to do it
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock, _translated("reading payments"):
+            return self._open().execute(sql, values).fetchall()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise PaymentStoreError("the payments of this file are closed; open them again")
+        return self._connection
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        with opening.translated(doing):
+            yield
+    except StoreError as error:
+        raise PaymentStoreError(str(error)) from error
+
+
+def _row(record: PaymentRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _NAMES} | {"value": str(record.value)}
+
+
+def _record(row: Sequence[Any]) -> PaymentRecord:
+    try:
+        return PaymentRecord(
+            *(
+                value if read is None else read(value)
+                for read, value in zip(_READERS, row, strict=True)
+            )
+        )
+    except ValueError as error:
+        raise PaymentStoreError(f"payment {row[1]} cannot be read: {error}") from error
+
+
+def _event(row: Sequence[Any]) -> PaymentEvent:
+    tenant, payment_id, seq, at_ms, what, money, work, about, evidence = row
+    states = Money(money), Work(work), Disposition(about)
+    return PaymentEvent(tenant, payment_id, seq, at_ms, what, *states, evidence_from_json(evidence))
+
+
+def _one(connection: sqlite3.Connection, payment_id: str) -> PaymentRecord:
+    sql = f"SELECT {_COLUMNS} FROM payment WHERE payment_id = ?"
+    return _record(connection.execute(sql, (payment_id,)).fetchone())
+
+
+def _existing(connection: sqlite3.Connection, record: PaymentRecord) -> PaymentRecord | None:
+    """Return what has the authorization of a record, or else its attempt."""
+    key = record.authorization()
+    found = None
+    if key is not None:
+        found = connection.execute(
+            "SELECT payment_id FROM payment_authorization "
+            "WHERE network = ? AND asset = ? AND payer = ? AND nonce = ?",
+            key,
+        ).fetchone()
+    if found is None:
+        found = connection.execute(
+            "SELECT payment_id FROM payment WHERE tenant = ? AND intent_id = ? AND attempt_no = ?",
+            (record.tenant, record.intent_id, record.attempt_no),
+        ).fetchone()
+        if found is not None and key is not None:
+            # Another authorization for an attempt that is on record would be a second payment.
+            raise PaymentConflict(_one(connection, found[0]))
+    return None if found is None else _one(connection, found[0])
+
+
+def _save(connection: sqlite3.Connection, change: Change) -> Result:
+    fenced = "" if change.fence is None else " AND fence = :held"
+    ends = "" if change.fence is None else ", lease_owner = NULL, lease_until_ms = 0"
+    values = _row(change.after) | {"was": change.version, "held": change.fence}
+    changed = connection.execute(
+        f"UPDATE payment SET {_SET}{ends} "
+        f"WHERE payment_id = :payment_id AND version = :was{fenced}",
+        values,
+    ).rowcount
+    if not changed:
+        now = _one(connection, change.after.payment_id)
+        is_fenced = change.fence is not None and now.fence != change.fence
+        return Result(Saved.FENCED if is_fenced else Saved.STALE)
+    _append(connection, change.events)
+    return Result(Saved.SAVED, _post(connection, change.notices))
+
+
+def _append(connection: sqlite3.Connection, events: Sequence[PaymentEvent]) -> None:
+    connection.executemany(
+        "INSERT INTO payment_event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                *(event.tenant, event.payment_id, event.seq, event.at_ms, event.what),
+                *(event.money, event.work, event.disposition, event.evidence.to_json()),
+            )
+            for event in events
+        ],
+    )
+
+
+def _post(connection: sqlite3.Connection, notices: Sequence[Notice]) -> tuple[Notice, ...]:
+    """Put notices in the outbox; return those whose key was not known."""
+    new: list[Notice] = []
+    for notice in notices:
+        row = (notice.tenant, notice.payment_id, notice.topic, notice.dedupe_key, notice.payload)
+        if connection.execute(
+            "INSERT OR IGNORE INTO payment_outbox (tenant, payment_id, topic, dedupe_key, "
+            "payload, available_at_ms, attempts) VALUES (?, ?, ?, ?, ?, ?, 0)",
+            (*row, notice.available_at_ms),
+        ).rowcount:
+            new.append(notice)
+    return tuple(new)
