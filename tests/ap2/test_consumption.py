@@ -15,6 +15,7 @@ import pytest
 from ap2.v02 import (
     DIGEST,
     NOW_MS,
+    NOW_S,
     SHOP,
     allowed,
     amount,
@@ -95,6 +96,15 @@ def test_the_same_holder_comes_back_after_a_crash(kept: Consumption) -> None:
     back = present(kept, OFTEN, now_ms=NOW_MS + 5)
     assert (back.claim, back.again) == (first, True)
     assert kept.usage(OFTEN).occurrences == 1
+
+
+def test_what_was_admitted_in_time_may_be_finished(kept: Consumption) -> None:
+    """Expiry closes the door to new payments, not to one that may have been made."""
+    mandate = open_payment(recurring(), exp=NOW_S + 10)
+    claimed(present(kept, mandate))
+    late = NOW_MS + 11_000
+    assert present(kept, mandate, now_ms=late).again
+    assert refusals(present(kept, mandate, now_ms=late, transaction_id="tx-2")) == ["expired"]
 
 
 def test_nobody_else_gets_a_claim_that_is_held(kept: Consumption) -> None:

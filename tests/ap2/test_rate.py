@@ -1,6 +1,7 @@
 """Payments in other currencies, through the guard: at the caller's rate or not at all."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from bursar.ap2 import (
     AP2CurrencyError,
     AP2GuardDenied,
     AP2MandateError,
+    AP2PaymentUnknown,
     ExchangeRate,
     cycles_guard_payment,
     cycles_guard_payment_async,
@@ -107,6 +109,24 @@ def test_another_rate_is_another_request(client: CyclesClient) -> None:
             cycles_guard_payment(client, rate=again, **terms()),
         ):
             raise SystemExit("paid twice")
+    assert balance(client) == (0, HELD)
+
+
+def test_an_attempt_goes_on_at_its_own_rate(client: CyclesClient) -> None:
+    """With a larger `max_age` where it is too old by now; at another rate nothing goes on."""
+    bank = rate(age=timedelta(minutes=59))
+    with pytest.raises(AP2PaymentUnknown), cycles_guard_payment(client, rate=bank, **terms()):
+        raise AP2PaymentUnknown
+    assert balance(client) == (HELD, 0)
+    other = replace(bank, numerator=bank.numerator + 1)
+    with (
+        pytest.raises(AP2GuardDenied, match="amount was"),
+        cycles_guard_payment(client, rate=other, resume=True, **terms()),
+    ):
+        raise SystemExit("went on with another amount")
+    patient = replace(bank, max_age=timedelta(days=1))
+    with cycles_guard_payment(client, rate=patient, resume=True, **terms()) as guard:
+        assert guard.resumed
     assert balance(client) == (0, HELD)
 
 

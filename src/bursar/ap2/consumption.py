@@ -142,7 +142,8 @@ class Consumption:
         """Claim a payment, if everything about it is what the user allowed.
 
         The same holder may present the same mandate again, as after a crash, and gets the claim
-        that it has: `again` tells it to find out what became of the payment before it pays.
+        that it has: `again` tells it to find out what became of the payment before it pays. That
+        holds after the mandates expired, too: what was admitted in time may be finished.
         Anybody else, and another mandate for the same transaction, is refused.
 
         Args:
