@@ -34,6 +34,12 @@ SAID = {
         r"Chapter 1\nChapter 2\nChapter 3\nstopped: Lower the estimate to at most 25000000, "
         r"or credit 5000000 USD_MICROCENTS to tenant:default\.\nspent \$0\.75 of \$1\.00"
     ),
+    "10_pay_with_ap2.py": (
+        r"unknown: no answer; charges 1, spent \$0, held \$20\n"
+        r"denied: PRESENTED_ELSEWHERE; charges 1, spent \$0, held \$20\n"
+        r"paid: ch_1; charges 1, spent \$20, held \$0\n"
+        r"denied: REPLAYED_SETTLED; charges 1, spent \$20, held \$0"
+    ),
 }
 
 
