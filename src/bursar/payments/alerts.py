@@ -1,0 +1,130 @@
+"""What an operator must be told of a payment, and how often: once.
+
+The rule that lives here: an alert is decided from a record before and after a change, kept in
+the outbox in the same transaction, and logged only if its key was new there. It names the
+payment and never carries a signature or a payload.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from enum import StrEnum, unique
+
+from bursar.payments.outcome import NEVER, Disposition, Duty, Money, Remedy, Trigger, duty
+from bursar.payments.records import Notice, PaymentRecord, Topic
+
+_log = logging.getLogger("bursar.payments")
+
+
+@unique
+class AlertKind(StrEnum):
+    """What is worth waking somebody for."""
+
+    ORPHANED = "payment.orphaned"
+    PARKED = "payment.parked"
+    MISDIRECTED = "payment.misdirected"
+    UNPAID_DELIVERY = "payment.unpaid_delivery"
+    REOPENED = "payment.reopened"
+    REFUNDED_UNPAID = "payment.refunded_unpaid"
+    BUDGET_DISAGREES = "payment.budget_disagrees"
+
+
+def alerts_of(
+    before: PaymentRecord, after: PaymentRecord, triggers: Iterable[Trigger] = ()
+) -> list[AlertKind]:
+    """Return what a change gives cause for; what was so before is not said again."""
+
+    def is_new(now: object, then: object, wanted: object) -> bool:
+        return now is wanted and then is not wanted
+
+    found: list[AlertKind] = []
+    if Trigger.CONTRADICTED in triggers:
+        found.append(AlertKind.REOPENED)
+    for about, kind in (
+        (Disposition.ORPHANED, AlertKind.ORPHANED),
+        (Disposition.UNPAID_DELIVERY, AlertKind.UNPAID_DELIVERY),
+    ):
+        if is_new(after.disposition, before.disposition, about):
+            found.append(kind)
+    for money, kind in (
+        (Money.PARKED, AlertKind.PARKED),
+        (Money.MISDIRECTED, AlertKind.MISDIRECTED),
+    ):
+        if is_new(after.money, before.money, money):
+            found.append(kind)
+    if after.remedy is Remedy.REFUNDED and is_never(after) and not is_never(before):
+        found.append(AlertKind.REFUNDED_UNPAID)
+    now, then = (duty(each.money, each.budget_state) for each in (after, before))
+    if is_new(now, then, Duty.ALERT):
+        found.append(AlertKind.BUDGET_DISAGREES)
+    return found
+
+
+def is_never(record: PaymentRecord) -> bool:
+    """Return whether a payment is proved not to have been paid."""
+    return record.money in NEVER
+
+
+def notice_of(kind: AlertKind, record: PaymentRecord, now_ms: int) -> Notice:
+    """Return the outbox entry of an alert: webhook-ready, and the same key for the same cause.
+
+    A reopened payment may be reopened again, so that key counts; the others happen once.
+    """
+    count = f":{record.version}" if kind is AlertKind.REOPENED else ""
+    facts = {
+        "event": kind.value,
+        "tenant": record.tenant,
+        "payment_id": record.payment_id,
+        "intent_id": record.intent_id,
+        "network": record.network,
+        "asset": record.asset,
+        "payer": record.payer,
+        "pay_to": record.pay_to,
+        "value": str(record.value),
+        "money": record.money.value,
+        "work": record.work.value,
+        "disposition": record.disposition.value,
+        "tx_hash": record.tx_hash,
+        "at_ms": now_ms,
+    }
+    return Notice(
+        tenant=record.tenant,
+        payment_id=record.payment_id,
+        topic=Topic.ALERT,
+        dedupe_key=f"{kind.value}:{record.payment_id}{count}",
+        payload=json.dumps(facts, sort_keys=True, separators=(",", ":")),
+        available_at_ms=now_ms,
+    )
+
+
+def duty_notice(before: PaymentRecord, after: PaymentRecord, now_ms: int) -> list[Notice]:
+    """Return the outbox entry for the budget, where the outcome asks something new of it."""
+    now, then = (duty(each.money, each.budget_state) for each in (after, before))
+    if now is then or now in (Duty.NONE, Duty.HOLD, Duty.ALERT):
+        return []
+    facts = {
+        "duty": now.value,
+        "payment_id": after.payment_id,
+        "budget_ref": after.budget_ref,
+        "value": str(after.value),
+    }
+    return [
+        Notice(
+            tenant=after.tenant,
+            payment_id=after.payment_id,
+            topic=Topic.BUDGET,
+            dedupe_key=f"{now.value}:{after.payment_id}:{after.version}",
+            payload=json.dumps(facts, sort_keys=True, separators=(",", ":")),
+            available_at_ms=now_ms,
+        )
+    ]
+
+
+def tell(notices: Iterable[Notice]) -> None:
+    """Log alerts that were new when they were saved, as one structured event each."""
+    for notice in notices:
+        if notice.topic is Topic.ALERT:
+            facts = json.loads(notice.payload)
+            _log.warning("%s %s", facts["event"], notice.payment_id, extra={"payment": facts})
