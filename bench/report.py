@@ -13,6 +13,8 @@ import embedded
 import sdk
 from http_load import FIXED, LEAVES, RESERVE, SHARED, Figure
 
+import agent
+
 Rounds = Sequence[Sequence[Figure]]
 CLIENTS = 50  # what the aims are about
 MIB = 1_024 * 1_024
@@ -74,6 +76,11 @@ def aims(
         ("large store, memory in MiB", stored["memory_bytes"] / MIB, "<=", 250),
         *sdk.aims(client),
     ]
+    return checked(found)
+
+
+def checked(found: Sequence[tuple[str, float, str, float]]) -> list[dict[str, Any]]:
+    """Return aims as rows that say whether each is reached."""
     return [
         {
             "aim": name,
@@ -102,6 +109,7 @@ def show(document: dict[str, Any]) -> None:
         f"{large['memory_bytes'] / MIB:.0f} MiB, file {large['file_bytes'] / MIB:,.0f} MiB\n"
     )
     sdk.show(document["sdk"])
+    agent.show(document["agent"])
     for aim in document["aims"]:
         verdict = "reached" if aim["reached"] else "MISSED"
         print(f"{aim['aim']:42}{aim['wanted']:>9}{aim['measured']:12,.2f}  {verdict}")

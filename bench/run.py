@@ -3,8 +3,8 @@
 One run, with every commit flushed to disk: a fixed answer over HTTP (the ceiling), reserve
 alone and with its commit, on one shared budget and on independent ones, the same without
 HTTP, and reserve on a store that already holds a million reservations; then what the SDK
-adds to a call (`sdk`). Measurements that are compared take turns. In the end the ledger that
-the load left behind is audited.
+adds to a call (`sdk`) and what the turn loop adds to a model (`agent`). Measurements that are
+compared take turns. In the end the ledger that the load left behind is audited.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import sdk
 from http_load import FIXED, LEAVES, PAIR, RESERVE, SHARED, Figure, Load
 from served import Served, provision, serving
 
+import agent
 from bursar import __version__
 from bursar.ledger.audit import audit
 from bursar.storage.sqlite.store import SqliteStore
@@ -82,7 +83,10 @@ def _measure(folder: Path, plan: Plan) -> dict[str, Any]:
     document["stored"] = _large(folder, plan)
     _say("sdk", f"{plan.guards:,} live guards")
     document["sdk"] = sdk.measure(folder, plan.guards, quick=plan.guards < GUARDS)
+    _say("agent", f"{agent.LOOPS:,} loops at once")
+    document["agent"] = agent.measure(quick=plan.guards < GUARDS)
     document["aims"] = report.aims(document["figures"], document["stored"], document["sdk"])
+    document["aims"] += report.checked(agent.aims(document["agent"]))
     opened = SqliteStore.open(store, create=False)
     found = audit(opened.reader)
     opened.close()

@@ -21,6 +21,10 @@ STORED = {
 }
 LIVE = {"guards", "memory_bytes", "beats", "without_beat", "late", "latest_ms"}
 SDK = {"guard", "import", "import_and_client", "live", "journal"}
+AGENT = {
+    *("turn_us", "watched_turn_us", "model_turn_us"),
+    *("async_cancel_ms", "sync_cancel_ms", "loops"),
+}
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +41,7 @@ def test_bench_reports(tmp_path: Path) -> None:
     process = run("--quick", "--seconds", "0.1", "--json", "--folder", str(tmp_path))
     assert process.returncode == 0, process.stderr
     document = json.loads(process.stdout)
-    parts = {"machine", "plan", "figures", "stored", "sdk", "aims", "ledger", "errors"}
+    parts = {"machine", "plan", "figures", "stored", "sdk", "agent", "aims", "ledger", "errors"}
     assert document.keys() == parts
     assert document["machine"].keys() == MACHINE
     asked = {"seconds": 0.1, "rounds": 1, "stored": 10_000, "clients": [1, 50], "guards": 1_000}
@@ -63,7 +67,8 @@ def test_bench_reports(tmp_path: Path) -> None:
     assert document["stored"].keys() == STORED
     assert document["stored"]["reservations"] == 10_000
     check_sdk(document["sdk"])
-    assert len(document["aims"]) == 11
+    check_agent(document["agent"])
+    assert len(document["aims"]) == 16
     assert document["errors"] == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -88,6 +93,16 @@ def check_sdk(sdk: dict[str, Any]) -> None:
     assert live["memory_bytes"] > 0
     assert journal.keys() == {"writes_per_s", "write_p50_ms", "flush_p50_ms"}
     assert journal["write_p50_ms"] > journal["flush_p50_ms"] > 0
+
+
+def check_agent(agent: dict[str, Any]) -> None:
+    """Every figure of the turn loop is there, and each loop completed."""
+    assert agent.keys() == AGENT
+    assert min(agent[name] for name in AGENT if name.endswith("_us")) > 0
+    for name in ("async_cancel_ms", "sync_cancel_ms"):
+        assert 0 < agent[name]["p50"] <= agent[name]["p99"]
+    loops = agent["loops"]
+    assert (loops["loops"], loops["failed"], loops["turns"]) == (1_000, 0, 5_000)
 
 
 def test_bench_prints_a_table(tmp_path: Path) -> None:

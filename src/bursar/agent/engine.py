@@ -336,7 +336,12 @@ def _attempt(
     if not isinstance(prompt, str):
         raise TypeError(f"prompt must be text, not {type(prompt).__name__}")
     return Attempt(
-        prompt, turn_id or prefixed_id("turn_"), tuple(commands), tuple(tools), tuple(denied)
+        prompt,
+        turn_id or prefixed_id("turn_"),
+        tuple(commands),
+        tuple(tools),
+        tuple(denied),
+        named=bool(turn_id),
     )
 
 

@@ -21,13 +21,18 @@ from bursar.vocabulary import Unit
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A prompt on its way to become a turn."""
+    """A prompt on its way to become a turn.
+
+    `named` says whether the caller chose the turn's id: one that was drawn for this attempt
+    cannot have committed before, so that nobody need look for it.
+    """
 
     prompt: str
     turn_id: str
     matched_commands: tuple[str, ...] = ()
     matched_tools: tuple[str, ...] = ()
     denied_tools: tuple[PermissionDenial, ...] = ()
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def enter(
     """
     if cancelled:
         return Refused(StopReason.CANCELLED)
-    if (record := state.turn(attempt.turn_id)) is not None:
+    if attempt.named and (record := state.turn(attempt.turn_id)) is not None:
         return Repeated(record)
     found = exhausted(limits, used(state))
     if found is not None and (asks or found.dimension is Dimension.TURNS):
