@@ -123,6 +123,22 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
             *(f"{AP2}.{name}" for name in ("SigningError", "CanonicalError")),
         ],
     ),
+    "Turn loop": (
+        "An agent's turns, in `bursar.agent`: [how to run them](../howto/run_turns.md), and "
+        "[what they promise](../design/turn_loop.md).",
+        [
+            f"bursar.agent.{name}"
+            for name in (
+                *("QueryEngine", "QueryEngineConfig", "run_turn_loop", "arun_turn_loop"),
+                *("TurnResult", "LoopResult", "StopReason", "Overrun", "Dimension"),
+                *("UsageSummary", "PermissionDenial", "TranscriptStore", "CancelScope"),
+                *("load_session", "list_sessions", "delete_session", "StoredSession"),
+                *("TurnInProgressError", "ScopeFired", "SessionIdError", "SessionNotFoundError"),
+                *("SessionFormatError", "SessionConflictError", "SessionSaveError"),
+                *("SessionDeleteError",),
+            )
+        ],
+    ),
     "Testing": (
         "What agents talk to, for tests: on a port of this machine, and models in this process.",
         [
@@ -154,7 +170,11 @@ def find(name: str) -> tuple[str, Any]:
 def prose(docstring: str | None) -> Iterator[str]:
     """Yield a Google docstring as Markdown: its sections become lists."""
     section = ""
-    for line in inspect.cleandoc(docstring or "").splitlines():
+    cleaned = inspect.cleandoc(docstring or "")
+    shown = re.sub(
+        r"(?m)(^>>> (?:.+\n?)+)", lambda one: f"```text\n{one[0].rstrip()}\n```\n", cleaned
+    )
+    for line in shown.splitlines():
         found, entry = SECTION.match(line), ENTRY.match(line)
         if found:
             section = found[1]
@@ -312,7 +332,7 @@ def entry(name: str) -> Iterator[str]:
 
 def _is_made_by_users(value: type) -> bool:
     """Whether people call the class; guards, contexts and answers of calls are made for them."""
-    made = ("Client", "Config", "Usage", "Provider", "Reply", "ToolUse")
+    made = ("Client", "Config", "Usage", "Provider", "Reply", "ToolUse", "Engine", "Scope")
     return value.__name__.endswith(made) and value.__name__ != "EmbeddedClient"
 
 

@@ -106,6 +106,27 @@ def test_each_action_has_a_key_of_its_own() -> None:
     assert keys[0] == keys[1] == ["s/t/0", "s/t/1", "s/t/0/0", "s/t/0/1"]
 
 
+def test_a_turn_without_a_name_is_named_by_its_place_and_prompt() -> None:
+    """The same prompt after a turn that did not commit is the same turn; the next one is not."""
+    engine = models.engine_of(session_id="s")
+    scope = CancelScope()
+    scope.cancel()
+    cut = engine.submit_message("hello", cancel_event=scope)
+    first, second = engine.submit_message("hello"), engine.submit_message("hello")
+    other = models.engine_of().submit_message("hi")
+    assert cut.turn_id == first.turn_id == f"1-{first.turn_id[2:]}"
+    assert second.turn_id == f"2-{first.turn_id[2:]}"
+    assert other.turn_id != first.turn_id
+    assert engine.state.turns_committed == 2
+
+
+@pytest.mark.parametrize("turn_id", ["", "a/b", "x" * 129])
+def test_bad_turn_ids_are_refused(turn_id: str) -> None:
+    """An id is part of the keys of everything that a turn pays for."""
+    with pytest.raises(ValueError, match="turn_id"):
+        models.engine_of().submit_message("hello", turn_id=turn_id)
+
+
 @pytest.mark.parametrize("tools", [None, models.Adder()])
 def test_denied_tools_are_recorded(tools: Any) -> None:
     """A tool that is not there, or not allowed: the model is told, the session remembers."""

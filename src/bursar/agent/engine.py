@@ -24,12 +24,14 @@ from bursar.agent.scope import GRACE_SECONDS, Clock
 from bursar.agent.session import Session
 from bursar.agent.sessions import Folder, StoredSession, load_session
 from bursar.agent.state import SessionState
-from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish
+from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish, identified
 from bursar.agent.talk import Terms
 from bursar.agent.threads import portal
 from bursar.agent.transcript import TranscriptStore
 from bursar.agent.turn import Setup, Turn
 from bursar.ids import prefixed_id
+
+TURN_ID_MAX = 128
 
 
 class QueryEngine:
@@ -146,7 +148,7 @@ class QueryEngine:
             cancel_event: ends the turn when it is set; a `CancelScope` closes it at once. An
                 event that stays set ends the next call too.
             turn_id: names the turn: one that this session has committed is not done again,
-                and its output is returned.
+                and its output is returned. None names it by its place and its prompt.
 
         Raises:
             TurnInProgressError: another turn of this session is open.
@@ -158,6 +160,7 @@ class QueryEngine:
         if self.model is not None:
             return portal().call(self._submit(attempt, cancel_event))
         if cancel_event is not None and cancel_event.is_set():
+            attempt = identified(self.state, attempt)
             return telling.refused(attempt, Refused(StopReason.CANCELLED), self.total_usage)
         gate = self._session.begin(cancel_event)
         try:
@@ -290,6 +293,7 @@ class QueryEngine:
     ) -> TurnResult:
         """Answer without a model, and let the pure step and the gate decide."""
         base, began = self.state, self._now()
+        attempt = identified(base, attempt)
         stop = enter(base, self.config.limits, attempt, cancelled=gate.decided, asks=False)
         if isinstance(stop, Repeated):
             return telling.repeated(attempt, stop, base.usage)
@@ -335,14 +339,12 @@ def _attempt(
 ) -> Attempt:
     if not isinstance(prompt, str):
         raise TypeError(f"prompt must be text, not {type(prompt).__name__}")
-    return Attempt(
-        prompt,
-        turn_id or prefixed_id("turn_"),
-        tuple(commands),
-        tuple(tools),
-        tuple(denied),
-        named=bool(turn_id),
-    )
+    named = turn_id is not None
+    if named and (not 0 < len(turn_id or "") <= TURN_ID_MAX or "/" in (turn_id or "")):
+        raise ValueError(
+            f"turn_id must be 1 to {TURN_ID_MAX} characters without a slash, not {turn_id!r:.200}"
+        )
+    return Attempt(prompt, turn_id or "", tuple(commands), tuple(tools), tuple(denied), named=named)
 
 
 async def _close(stream: AsyncGenerator[dict[str, Any], None]) -> None:

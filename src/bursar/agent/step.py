@@ -8,6 +8,7 @@ a budget that does not suffice, and one that comes after the commit is not seen 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from bursar.agent.budget import Limits, Used, exhausted, overrun, reason_of
@@ -23,12 +24,12 @@ from bursar.vocabulary import Unit
 class Attempt:
     """A prompt on its way to become a turn.
 
-    `named` says whether the caller chose the turn's id: one that was drawn for this attempt
-    cannot have committed before, so that nobody need look for it.
+    `named` says whether the caller chose the turn's id. One that `identified` gives cannot have
+    committed before, so that nobody need look for it.
     """
 
     prompt: str
-    turn_id: str
+    turn_id: str = ""
     matched_commands: tuple[str, ...] = ()
     matched_tools: tuple[str, ...] = ()
     denied_tools: tuple[PermissionDenial, ...] = ()
@@ -70,6 +71,18 @@ class Committed:
     """The session as it will be if nobody closes the turn first."""
 
     state: SessionState
+
+
+def identified(state: SessionState, attempt: Attempt) -> Attempt:
+    """Return an attempt with an id: its own, or one of its place and its prompt.
+
+    So a prompt that is submitted again after a crash is the same turn, and what was paid for
+    it is not paid twice; and each committed turn makes a new place.
+    """
+    if attempt.named:
+        return attempt
+    digest = hashlib.sha256(attempt.prompt.encode("utf-8", "surrogatepass")).hexdigest()
+    return replace(attempt, turn_id=f"{state.turns_committed + 1}-{digest[:16]}")
 
 
 def enter(

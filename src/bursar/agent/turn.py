@@ -22,7 +22,7 @@ from bursar.agent.results import Dimension, Overrun, StopReason, TurnResult
 from bursar.agent.scope import CancelScope, Clock
 from bursar.agent.session import Session
 from bursar.agent.state import SessionState
-from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish
+from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish, identified
 from bursar.agent.talk import Terms
 from bursar.agent.talk import answer as answer_of
 from bursar.agent.work import Running, Work, abandon
@@ -54,8 +54,9 @@ class Turn:
 
     def __init__(self, setup: Setup, attempt: Attempt, event: threading.Event | None) -> None:
         """Prepare; nothing is opened yet."""
-        self._setup, self._attempt, self._event = setup, attempt, event
+        self._setup, self._event = setup, event
         self._base: SessionState = setup.session.state
+        self._attempt = identified(self._base, attempt)
         self._gate: Gate | None = None
         self._scope = CancelScope()
         self._running: Running | None = None
@@ -112,6 +113,7 @@ class Turn:
         setup, event = self._setup, self._event
         gate = self._gate = setup.session.begin(None)
         self._base, self._began = setup.session.state, setup.now()
+        self._attempt = identified(self._base, self._attempt)
         parent = event if isinstance(event, CancelScope) else None
         self._scope = CancelScope(self._wall_left_s(), parent=parent, now=setup.now)
         self._scope.enter(gate)
