@@ -289,7 +289,9 @@ def test_r11_a_turn_that_was_given_up_does_not_block_the_next() -> None:
     """After a timeout the engine can be used, whatever the old worker does."""
     model = models.Wedged()
     engine = models.engine_of(model)
-    assert run_turn_loop("a", engine=engine, timeout_seconds=0.05).loop_stop == "timeout"
+    result = run_turn_loop("a", engine=engine, timeout_seconds=0.05)
+    assert (result.loop_stop, result.worker_abandoned) == ("timeout", True)
+    assert not result.cancel_acknowledged
     engine.model = models.saying()
     assert engine.submit_message("b").stop_reason == "completed"
     model.release.set()

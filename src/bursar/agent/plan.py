@@ -117,7 +117,7 @@ def stopped(
         reason,
         deadline_exceeded=reason == StopReason.TIMEOUT,
         cancel_requested=requested,
-        cancel_acknowledged=requested and acknowledged,
+        cancel_acknowledged=requested and acknowledged and not last.abandoned,
         worker_abandoned=abandoned or last.abandoned,
         error=error,
     )

@@ -40,7 +40,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
-    """Yield what a blocking generator yields; closing this ends it at its next event."""
+    """Yield what a blocking generator yields; closing this waits for its next event."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[tuple[T | None, Exception | None, bool]] = asyncio.Queue()
     left = threading.Event()
@@ -62,6 +62,7 @@ async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncG
             _tell(loop, events.put_nowait, (None, error, True))
 
     start_thread(run, "bursar-model")
+    over = False
     try:
         while True:
             event, error, over = await events.get()
@@ -72,6 +73,8 @@ async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncG
             yield event  # type: ignore[misc]  # only the last entry has no event
     finally:
         left.set()
+        while not over:  # not before the thread has ended: until then it is still at work
+            _, _, over = await events.get()
 
 
 class Portal:
