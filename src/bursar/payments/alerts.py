@@ -29,6 +29,7 @@ class AlertKind(StrEnum):
     REOPENED = "payment.reopened"
     REFUNDED_UNPAID = "payment.refunded_unpaid"
     BUDGET_DISAGREES = "payment.budget_disagrees"
+    WITNESSES_DISAGREE = "payment.witnesses_disagree"
 
 
 def alerts_of(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bursar.payments.alerts import alerts_of, duty_notice, notice_of
+from bursar.payments.alerts import AlertKind, alerts_of, duty_notice, notice_of
 from bursar.payments.outcome import TERMINAL, TRANSITIONS, Money, Trigger, read_evidence
 from bursar.payments.records import (
     Change,
@@ -72,6 +72,8 @@ def checked(
     after = replace(after, next_check_at_ms=at_ms)
     reopened = [Trigger.CONTRADICTED] if any(e.what == "CONTRADICTED" for e in events) else []
     kinds = alerts_of(record, after, reopened)
+    if finding is not None and finding.disagreement:
+        kinds.append(AlertKind.WITNESSES_DISAGREE)
     told = tuple(notice_of(kind, after, now_ms) for kind in kinds)
     duties = tuple(duty_notice(record, after, now_ms))
     return Change(after, record.version, record.fence, tuple(events), told + duties)

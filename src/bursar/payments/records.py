@@ -92,11 +92,13 @@ class Finding:
         trigger: what was seen.
         evidence: what that rests on.
         retry_after_ms: when the other side wants to be asked again.
+        disagreement: those who were asked contradict each other.
     """
 
     trigger: Trigger
     evidence: Evidence
     retry_after_ms: int | None = None
+    disagreement: bool = False
 
 
 @dataclass(frozen=True, slots=True)

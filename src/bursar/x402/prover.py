@@ -1,0 +1,150 @@
+"""Proves payments of x402 by their chain: from record to question, from verdict to finding.
+
+The rule that lives here: the chain decides. A facilitator is asked only where to look, and
+only by a request that cannot pay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bursar.clock import Clock, SystemClock
+from bursar.payments.outcome import Money, Trigger
+from bursar.payments.records import Evidence, Finding, PaymentRecord
+from bursar.x402 import evm, offers
+from bursar.x402.decide import Verdict, decide
+from bursar.x402.facilitators import Facilitator
+from bursar.x402.reading import Question, read
+from bursar.x402.rpc import Receipt, Rpc, RpcError, Tag
+
+
+def question_of(record: PaymentRecord, hint: str | None = None) -> Question:
+    """Return what a chain is asked about a payment.
+
+    Args:
+        record: the payment.
+        hint: a transaction that a facilitator named since.
+
+    Raises:
+        ValueError: it is no payment by authorization on an EVM chain.
+    """
+    chain_id = offers.chain_of(record.network)
+    if chain_id is None or record.nonce is None or record.valid_before_s is None:
+        raise ValueError(f"{record.payment_id} on {record.network} has no EIP-3009 authorization")
+    return Question(
+        chain_id=chain_id,
+        asset=record.asset.lower(),
+        payer=record.payer.lower(),
+        pay_to=record.pay_to.lower(),
+        value=record.value,
+        nonce=record.nonce.lower(),
+        valid_before=record.valid_before_s,
+        since=record.created_at_ms // 1000,
+        first_block=record.from_block,
+        transaction=hint or record.tx_hash,
+        included=record.money is Money.PROVISIONAL,
+    )
+
+
+class ChainProver:
+    """A `payments.ports.Prover` over one or two RPC endpoints for each chain.
+
+    Args:
+        endpoints: By CAIP-2 network. A verdict that nobody was paid needs all of them.
+        facilitators: By the name in a record: asked for a hint where they can give one.
+        tag: Which block counts as final. `safe` is faster, and may be taken back.
+        clock: The time, which only unmasks blocks from the future.
+    """
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Sequence[Rpc]],
+        *,
+        facilitators: Mapping[str, Facilitator] | None = None,
+        tag: Tag = "finalized",
+        clock: Clock | None = None,
+    ) -> None:
+        self._endpoints = endpoints
+        self._facilitators = facilitators or {}
+        self._tag: Tag = tag
+        self._clock = clock or SystemClock()
+
+    def endpoint(self, record: PaymentRecord) -> str:
+        """Return who is asked about a payment."""
+        return " and ".join(one.name for one in self._endpoints.get(record.network, ())) or "nobody"
+
+    async def prove(self, record: PaymentRecord) -> Finding:
+        """Return what the chain proves of a payment now."""
+        endpoints = self._endpoints.get(record.network, ())
+        if not endpoints:
+            reason = f"no RPC endpoint is configured for {record.network}"
+            return Finding(Trigger.UNREACHABLE, Evidence("rpc:none", reason))
+        asked = question_of(record, await self._hint(record))
+        readings = await asyncio.gather(*(read(one, asked, self._tag) for one in endpoints))
+        verdict = decide(asked, readings, self._clock.now_ms() // 1000)
+        return Finding(verdict.trigger, evidence_of(verdict), disagreement=verdict.disagreement)
+
+    async def refund(self, record: PaymentRecord, tx_hash: str) -> Evidence | None:
+        """Return the proof that a final transaction pays a payment's value back to its payer.
+
+        Raises:
+            RpcError: an endpoint could not say.
+            ValueError: the hash is none, or no endpoint is configured.
+        """
+        wanted = evm.bytes32(tx_hash, "transaction")
+        endpoints = self._endpoints.get(record.network, ())
+        if not endpoints:
+            raise ValueError(f"no RPC endpoint is configured for {record.network}")
+        asked = question_of(record)
+        first = endpoints[0]
+        if await first.chain_id() != asked.chain_id:
+            raise RpcError(first.name, f"it does not speak for chain {asked.chain_id}")
+        final, receipt = await first.block(self._tag), await first.receipt(wanted)
+        if final is None or receipt is None or receipt.block_number > final.number:
+            return None
+        there = await first.block(receipt.block_number)
+        if there is None or there.hash != receipt.block_hash or not pays_back(asked, receipt):
+            return None
+        source = f"rpc:{first.name}"
+        return Evidence(
+            source, "refunded", there.hash, there.number, there.timestamp, tx_hash=wanted
+        )
+
+    async def _hint(self, record: PaymentRecord) -> str | None:
+        """Ask a facilitator that keeps books where to look, if nobody has said so yet."""
+        facilitator = self._facilitators.get(record.facilitator or "")
+        if facilitator is None or record.tx_hash is not None:
+            return None
+        answer = await facilitator.status(question_of(record), record.facilitator_ref)
+        return None if answer is None else answer.transaction
+
+    async def aclose(self) -> None:
+        """Close the endpoints' connections."""
+        for endpoints in self._endpoints.values():
+            for endpoint in endpoints:
+                await endpoint.aclose()
+
+
+def evidence_of(verdict: Verdict) -> Evidence:
+    """Return a verdict's evidence as it is stored."""
+    block = verdict.block
+    said = Evidence(f"rpc:{verdict.endpoint}", verdict.reason, tx_hash=verdict.transaction)
+    if block is None:
+        return said
+    return replace(
+        said, block_hash=block.hash, block_number=block.number, block_time_s=block.timestamp
+    )
+
+
+def pays_back(asked: Question, receipt: Receipt) -> bool:
+    """Say whether a receipt holds a transfer of the whole value from the payee to the payer."""
+    topics = (evm.TRANSFER, evm.topic(asked.pay_to), evm.topic(asked.payer))
+    return receipt.succeeded and any(
+        log.address == asked.asset
+        and log.topics == topics
+        and len(log.data) == 66
+        and int(log.data, 16) == asked.value
+        for log in receipt.logs
+    )
