@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.agent.ports import Charge, Finish, ModelEvent, Stop, TextDelta, TokenUsage, ToolCall
+from bursar.ids import prefixed_id
 
 KINDS: Mapping[str, type[Any]] = {
     "text": TextDelta,
@@ -54,6 +55,8 @@ class Calls:
 
     def __init__(self) -> None:
         """Know of no action."""
+        self.name = ""
+        """Sets the keys of these records apart from those of others with the same session id."""
         self._turn = ""
         self._attempts: dict[str, int] = {}
         self._recorded: dict[str, Recorded] = {}
@@ -91,6 +94,7 @@ class FileCalls(Calls):
     def __init__(self, path: str | Path) -> None:
         """Read what an earlier process left; a last line that was torn is left out."""
         super().__init__()
+        self.name = prefixed_id("")
         self._path = Path(path)
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -104,6 +108,9 @@ class FileCalls(Calls):
         self._write("".join(f"{line}\n" for line in self._lines()))
 
     def _read(self, line: dict[str, Any]) -> None:
+        if "calls" in line:
+            self.name = line["calls"]
+            return
         key = line.pop("begin", None)
         if key is not None:
             self._turn = turn_of(key)
@@ -115,10 +122,10 @@ class FileCalls(Calls):
     def _lines(self) -> list[str]:
         begun = [{"begin": key, "attempt": count} for key, count in self._attempts.items()]
         done = [{"done": key, **asdict(one)} for key, one in self._recorded.items()]
-        return [json.dumps(line) for line in [*begun, *done]]
+        return [json.dumps(line) for line in [{"calls": self.name}, *begun, *done]]
 
     def _new_turn(self) -> None:
-        self._write("")
+        self._write(f"{self._lines()[0]}\n")
 
     def _write(self, text: str) -> None:
         """Replace the file by one step, so that a crash leaves the old or the new one."""

@@ -90,12 +90,13 @@ class Action:
     asked: str
     estimate: int
     attempt: int = 1
+    calls: str = ""
     began: float = field(default_factory=time.monotonic)
 
     @property
     def ledger_key(self) -> str:
         """The idempotency key of the reservation, within 256 characters."""
-        plain = f"{self.key}#{self.attempt}"
+        plain = f"{self.calls}{self.calls and '/'}{self.key}#{self.attempt}"
         if len(plain) <= 200:  # keys of later steps have a prefix
             return plain
         return f"sha256-{hashlib.sha256(plain.encode()).hexdigest()}"
@@ -135,6 +136,7 @@ class Purse:
 
     def recalled(self, action: Action) -> Recorded | None:
         """Return what came of an action before the process was killed, if anything did."""
+        action.calls = self._calls.name
         found = self._calls.recall(action.key, action.asked)
         if found is not None:
             action.attempt = found.attempt
@@ -176,11 +178,11 @@ class Purse:
                         **self._subject,
                     }
                 )
-            except ReservationFinalizedError:
-                if last:  # an earlier process has used up the numbers, and left no record
-                    raise
             except CyclesProtocolError as error:
-                if error.status == 200 or error.error_code in DENIALS:
+                used_up = isinstance(error, ReservationFinalizedError)
+                if (used_up or error.is_idempotency_mismatch()) and not last:
+                    continue  # an earlier process has used the number, and left no record
+                if not used_up and (error.status == 200 or error.error_code in DENIALS):
                     raise _denied(action, error) from error
                 raise
         raise AssertionError("the last try returns or raises")

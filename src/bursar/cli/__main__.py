@@ -32,6 +32,7 @@ _RUN, _LEDGER = Group("Run and try", sort_key=1), Group("Operate a server", sort
 COMMANDS = (
     (_RUN, "serve", "serve:serve", "Serve the protocol from one SQLite file."),
     (_RUN, "demo", "demo.command:demo", "Watch a server keep its promises."),
+    (_RUN, "agent", "agent:app", "Run an agent within a budget, a time and its turns."),
     (_RUN, "replay", "replay.command:replay", "Replay recorded traffic against a budget."),
     (_LEDGER, "tenant", "remote.tenant:app", "Who owns budgets, keys and policies."),
     (_LEDGER, "key", "remote.key:app", "What agents show to be let in."),

@@ -33,6 +33,14 @@ EXIT_SERVER: Final = 11
 """The server cannot do it now (429, 5xx), or what answers does not speak the protocol."""
 EXIT_DECLINED: Final = 12
 """A change that cannot be undone was not confirmed; nothing was changed."""
+EXIT_CANCELLED: Final = 20
+"""An agent was cancelled (SIGTERM); the open turn changed nothing of its session."""
+EXIT_BUDGET: Final = 21
+"""An agent's budget does not allow the next step; the message has the ledger's reason."""
+EXIT_TURNS: Final = 22
+"""An agent's session has no turn left."""
+EXIT_TIMEOUT: Final = 124
+"""An agent's time was over."""
 EXIT_INTERRUPTED: Final = 130
 """Stopped with Ctrl-C."""
 EXIT_PIPE: Final = 141

@@ -1,0 +1,381 @@
+"""The run of an agent: its ledger, its model, its tools, what is shown, and how it ended.
+
+The rule that lives here: the answer goes to standard output and everything about it to
+standard error; however the run ends, what is known to be spent is with the ledger before the
+process ends, unless it is abandoned by a second signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bursar import money
+from bursar.agent import (
+    CancelScope,
+    LoopResult,
+    PermissionDenial,
+    QueryEngine,
+    QueryEngineConfig,
+    StopReason,
+    TurnResult,
+    arun_turn_loop,
+    load_session,
+)
+from bursar.agent.calls import Calls, FileCalls
+from bursar.agent.guarded import GuardedModel, GuardedTools
+from bursar.agent.models import PROVIDERS
+from bursar.agent.models import model as model_of
+from bursar.agent.money import Purse
+from bursar.agent.ports import Model, ModelEvent, ModelRequest, TextDelta, ToolCall
+from bursar.agent.pricing import ListPriced
+from bursar.agent.tools import Permissions, Toolbox
+from bursar.cli.exits import (
+    EXIT_BUDGET,
+    EXIT_CANCELLED,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TIMEOUT,
+    EXIT_TURNS,
+    EXIT_USAGE,
+    CommandError,
+)
+from bursar.client.aio import AsyncCyclesClient
+from bursar.client.config import CyclesConfig
+
+SETTLING_S = 2.0
+"""How long a run waits at its end for what was cancelled to account for itself."""
+CODES = {
+    StopReason.COMPLETED: EXIT_OK,
+    StopReason.MAX_BUDGET_REACHED: EXIT_BUDGET,
+    StopReason.MAX_TURNS_REACHED: EXIT_TURNS,
+    StopReason.CANCELLED: EXIT_CANCELLED,
+    StopReason.TIMEOUT: EXIT_TIMEOUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was typed, understood."""
+
+    prompt: str
+    model: str
+    budget_microcents: int | None
+    max_turns: int
+    timeout_s: float | None
+    continue_with: str | None
+    tools: str | None
+    allow: frozenset[str] | None
+    deny: frozenset[str]
+    system: str
+    max_tokens: int
+    session: Path | None
+    as_json: bool
+
+
+@dataclass(slots=True)
+class Signals:
+    """What Ctrl-C and SIGTERM do: the first cancels, the second abandons."""
+
+    scope: CancelScope
+    first: int | None = None
+
+    def received(self, number: int) -> None:
+        """Take a signal."""
+        if self.first is not None:
+            sys.stdout.flush()
+            os._exit(EXIT_INTERRUPTED)  # nobody waits for threads, tasks or answers any more
+        self.first = number
+        self.scope.cancel()
+        print("bursar: cancelling; once more abandons the turn", file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class Shown:
+    """What a run tells while it runs, and remembers for its end."""
+
+    wanted: Wanted
+    purse: Purse
+    turns: list[dict[str, Any]] = field(default_factory=list)
+
+    def text(self, piece: str) -> None:
+        """Show a piece of the answer."""
+        if not self.wanted.as_json:
+            print(piece, end="", flush=True)
+
+    def tool(self, call: ToolCall) -> None:
+        """Say that the model wants a tool."""
+        if not self.wanted.as_json:
+            print(f"[tool] {call.name} {call.arguments}", file=sys.stderr, flush=True)
+
+    def turn(self, number: int, result: TurnResult, tokens: tuple[int, int], since: int) -> None:
+        """Say what a turn has used; `since` is how many charges there were before it."""
+        charges = self.purse.charges[since:]
+        spent = money.total(one.amount for one in charges)
+        self.turns.append(
+            {
+                "prompt": result.prompt,
+                "output": result.output,
+                "stop_reason": str(result.stop_reason),
+                "detail": result.detail,
+                "input_tokens": tokens[0],
+                "output_tokens": tokens[1],
+                "spent_microcents": spent if isinstance(spent, int) else None,
+                "bound": any(one.bound for one in charges),
+                "denials": [[one.tool_name, one.reason] for one in result.permission_denials],
+            }
+        )
+        if self.wanted.as_json:
+            return
+        most = "at most " if self.turns[-1]["bound"] else ""
+        print(flush=True)
+        print(
+            f"[turn {number}] {result.stop_reason}: {tokens[0]} tokens in, {tokens[1]} out, "
+            f"{most}{_usd(spent)}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class Told:
+    """A model whose answers are shown while they come."""
+
+    def __init__(self, model: Model, shown: Shown) -> None:
+        """Show what `model` says."""
+        self.name = model.name
+        self._model, self._shown = model, shown
+
+    async def complete(
+        self, request: ModelRequest, *, deadline: float | None
+    ) -> AsyncGenerator[ModelEvent, None]:
+        """Pass everything on."""
+        async with aclosing(self._model.complete(request, deadline=deadline)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    self._shown.text(event.text)
+                elif isinstance(event, ToolCall):
+                    self._shown.tool(event)
+                yield event
+
+
+class Engine(QueryEngine):
+    """An engine that tells of each turn, and names turns by their number.
+
+    A number is the same when the session is resumed, so a turn that was paid for and not
+    saved is found again.
+    """
+
+    shown: Shown
+
+    async def submit(
+        self,
+        prompt: str,
+        matched_commands: tuple[str, ...] = (),
+        matched_tools: tuple[str, ...] = (),
+        denied_tools: tuple[PermissionDenial, ...] = (),
+        cancel_event: threading.Event | None = None,
+        *,
+        turn_id: str | None = None,
+    ) -> TurnResult:
+        """Work on a turn and tell of it."""
+        number = self.state.turns_committed + 1
+        before, since = self.total_usage, len(self.shown.purse.charges)
+        result = await super().submit(
+            prompt,
+            matched_commands,
+            matched_tools,
+            denied_tools,
+            cancel_event,
+            turn_id=turn_id or f"turn_{number}",
+        )
+        after = self.total_usage
+        tokens = (
+            after.input_tokens - before.input_tokens,
+            after.output_tokens - before.output_tokens,
+        )
+        self.shown.turn(number, result, tokens, since)
+        return result
+
+
+async def carry_out(wanted: Wanted) -> int:
+    """Run the agent and return the exit code."""
+    asked, price = _model(wanted.model)
+    box = Toolbox(_functions(wanted.tools), Permissions(wanted.allow, wanted.deny))
+    client = _client(wanted)
+    try:
+        await _fund(client, wanted)
+        purse = Purse(client, calls=_calls(wanted.session))
+        shown = Shown(wanted, purse)
+        guarded = Told(GuardedModel(purse, asked, price), shown)
+        engine = _engine(wanted, guarded, GuardedTools(purse, box) if box.tools else None)
+        engine.shown = shown
+        signals = Signals(CancelScope())
+        with _listening(signals):
+            result = await arun_turn_loop(
+                wanted.prompt,
+                engine=engine,
+                max_turns=wanted.max_turns,
+                timeout_seconds=wanted.timeout_s,
+                continuation_prompt=wanted.continue_with,
+                scope=signals.scope,
+                grace_seconds=SETTLING_S,
+            )
+            await _settled()
+    finally:
+        await client.aclose()
+        with contextlib.suppress(AttributeError):
+            await asked.aclose()  # type: ignore[attr-defined]  # adapters have it, models need not
+    return _end(result, engine, shown, signals)
+
+
+def _end(result: LoopResult, engine: Engine, shown: Shown, signals: Signals) -> int:
+    """Say how the run ended and return its exit code."""
+    code = CODES.get(StopReason(result.loop_stop), EXIT_FAILED)
+    if code == EXIT_CANCELLED and signals.first == signal.SIGINT:
+        code = EXIT_INTERRUPTED
+    last = result.turns[-1]
+    spent = money.total(one.amount for one in shown.purse.charges)
+    if shown.wanted.as_json:
+        document = {
+            "stop_reason": str(result.loop_stop),
+            "exit_code": code,
+            "detail": last.detail,
+            "session_id": engine.session_id,
+            "turns_committed": engine.state.turns_committed,
+            "spent_microcents": spent if isinstance(spent, int) else None,
+            "turns": shown.turns,
+        }
+        print(json.dumps(document))
+    elif code != EXIT_OK:
+        why = f": {last.detail}" if last.detail else ""
+        print(f"bursar: {result.loop_stop}{why}", file=sys.stderr)
+    return code
+
+
+def _model(spec: str) -> tuple[Model, ListPriced]:
+    provider, _, name = spec.partition(":")
+    try:
+        found = model_of(spec)
+        return found, ListPriced(name, provider if provider in PROVIDERS else None)
+    except (LookupError, ValueError, ModuleNotFoundError) as error:
+        raise CommandError(EXIT_USAGE, f"--model: {error}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in PROVIDERS:
+            raise
+        raise CommandError(EXIT_USAGE, f"--model: {error}") from error
+
+
+def _functions(where: str | None) -> list[Callable[..., Any]]:
+    """Return the functions that a module offers."""
+    if where is None:
+        return []
+    try:
+        module = _from_file(where) if where.endswith(".py") else importlib.import_module(where)
+    except Exception as error:
+        raise CommandError(
+            EXIT_USAGE, f"--tools: {where} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    listed = getattr(module, "TOOLS", None)
+    if listed is not None:
+        return list(listed)
+    return [
+        one
+        for name, one in vars(module).items()
+        if inspect.isfunction(one) and one.__module__ == module.__name__ and name[0] != "_"
+    ]
+
+
+def _from_file(where: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bursar_tools_{Path(where).stem}", where)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _client(wanted: Wanted) -> AsyncCyclesClient:
+    if os.environ.get("CYCLES_BASE_URL"):
+        try:
+            return AsyncCyclesClient(CyclesConfig.from_env())
+        except ValueError as error:
+            raise CommandError(EXIT_USAGE, str(error)) from error
+    if wanted.session is None:
+        return AsyncCyclesClient.embedded(":memory:")
+    wanted.session.parent.mkdir(parents=True, exist_ok=True)
+    return AsyncCyclesClient.embedded(wanted.session.with_suffix(".ledger"))
+
+
+async def _fund(client: AsyncCyclesClient, wanted: Wanted) -> None:
+    """Give an embedded ledger its budget; one that has it keeps it."""
+    create = getattr(client, "create_budget", None)
+    if create is not None and wanted.budget_microcents is not None:
+        await create(wanted.budget_microcents, exist_ok=True)
+
+
+def _calls(session: Path | None) -> Calls:
+    return Calls() if session is None else FileCalls(session.with_suffix(".calls"))
+
+
+def _engine(wanted: Wanted, model: Model, tools: GuardedTools | None) -> Engine:
+    config = QueryEngineConfig(
+        max_turns=wanted.max_turns,
+        max_budget_tokens=None,
+        max_money_microcents=wanted.budget_microcents,
+    )
+    options: dict[str, Any] = {
+        "tools": tools,
+        "system": wanted.system,
+        "max_tokens": wanted.max_tokens,
+    }
+    file = wanted.session
+    if file is None:
+        return Engine(config, model, **options)
+    if not file.exists():
+        return Engine(config, model, session_id=file.stem, save_to=file.parent, **options)
+    try:
+        stored = load_session(file.stem, file.parent)
+    except (ValueError, OSError) as error:
+        raise CommandError(EXIT_USAGE, f"--session: {error}") from error
+    return Engine(config, model, stored=stored, save_to=file.parent, **options)
+
+
+@contextlib.contextmanager
+def _listening(signals: Signals) -> Any:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, signals.received, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def _settled() -> None:
+    """Give what was cancelled the time to tell the ledger."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=SETTLING_S)
+
+
+def _usd(amount: int | money.Unpriced) -> str:
+    if isinstance(amount, money.Unpriced):
+        return "an unknown amount"
+    return f"${amount / money.USD:.8f}"

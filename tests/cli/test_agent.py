@@ -1,0 +1,193 @@
+"""`bursar agent run`, as a process of its own against a scripted provider over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.cli.agent import run as run_help
+from bursar.testing.providers import Reply, ScriptedProvider, ToolUse
+
+MODELS = ["openai:gpt-4o-mini", "anthropic:claude-haiku-4-5"]
+TOOLS = '''
+def search(text: str) -> str:
+    """Search."""
+    return f"found {text}"
+
+
+def shell(text: str) -> str:
+    """Run."""
+    raise SystemExit("it must not run")
+'''
+USES = [ToolUse("search", {"text": "ledgers"}), ToolUse("shell", {"text": "rm"})]
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+def start(provider: ScriptedProvider, *words: str) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CYCLES_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bursar.cli", "agent", "run", *words],
+        env=kept | provider.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(provider: ScriptedProvider, *words: str) -> tuple[int, str, str]:
+    process = start(provider, *words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def toolbox(tmp_path: Path) -> str:
+    file = tmp_path / "my_tools.py"
+    file.write_text(TOOLS, encoding="utf-8")
+    return str(file)
+
+
+def test_an_answer_is_shown_with_its_tokens_and_its_price(model: str) -> None:
+    """The answer is standard output; a line per turn is beside it."""
+    with ScriptedProvider([Reply("A book of debts.", input_tokens=1_000)]) as provider:
+        code, out, err = run(provider, "What?", "--model", model, "--budget", "0.50USD")
+    assert (code, out.strip()) == (0, "A book of debts."), err
+    assert "[turn 1] completed: 1000 tokens in, 4 out, $0.00" in err
+
+
+def test_tools_are_used_within_permissions(model: str, toolbox: str) -> None:
+    """An allowed tool runs, a denied one does not, and both are told to the model."""
+    script = [Reply(tools=USES), Reply("Done.")]
+    with ScriptedProvider(script) as provider:
+        code, out, err = run(
+            provider,
+            *("Look.", "--model", model, "--budget", "1USD", "--json"),
+            *("--tools", toolbox, "--allow", "search"),
+        )
+        said = json.dumps(provider.requests[1])
+    assert code == 0, err
+    (turn,) = json.loads(out)["turns"]
+    assert [name for name, _ in turn["denials"]] == ["shell"]
+    assert "found ledgers" in said
+    assert "not allowed" in said
+
+
+@pytest.mark.parametrize(
+    ("replies", "words", "code", "reason"),
+    [
+        ([Reply("yes")] * 2, ["--continue-with", "go on", "--max-turns", "2"], 0, "completed"),
+        ([Reply("no", status=401)], [], 1, "error"),
+        ([Reply("yes")], ["--budget", "1"], 21, "max_budget_reached"),
+        ([Reply("yes", silent=True)], ["--timeout", "0.5"], 124, "timeout"),
+        ([Reply("yes", stalls_after=1)], ["--timeout", "0.5"], 124, "timeout"),
+    ],
+)
+def test_how_a_run_ends_is_its_exit_code(
+    model: str, replies: list[Reply], words: list[str], code: int, reason: str
+) -> None:
+    """A script can tell a time from a budget and from an error."""
+    budget = [] if "--budget" in words else ["--budget", "1USD"]
+    with ScriptedProvider(replies) as provider:
+        found, out, err = run(provider, "What?", "--model", model, "--json", *budget, *words)
+    document = json.loads(out)
+    assert (found, document["stop_reason"]) == (code, reason), err
+    assert document["exit_code"] == code
+
+
+def test_a_session_goes_on(tmp_path: Path) -> None:
+    """What was said before is told again, and the budget is the session's."""
+    file = tmp_path / "talk.json"
+    words = ["--model", MODELS[0], "--budget", "1USD", "--session", str(file), "--json"]
+    with ScriptedProvider([Reply("One."), Reply("Two.")]) as provider:
+        codes = [run(provider, text, *words, "--max-turns", "2")[0] for text in ("A?", "B?", "C?")]
+        assert codes == [0, 0, 22]
+        assert [one["content"] for one in provider.requests[1]["messages"]] == ["A?", "One.", "B?"]
+
+
+def test_the_example_of_the_help_works_as_printed() -> None:
+    """What the help shows can be typed as it stands."""
+    (example,) = {
+        line.removeprefix("    Example: ")
+        for line in (run_help.__doc__ or "").splitlines()
+        if line.startswith("    Example: ")
+    }
+    with ScriptedProvider([Reply("A book.")]) as provider:
+        code, out, err = run(provider, *shlex.split(example)[3:])
+    assert (code, out.strip()) == (0, "A book."), err
+
+
+def wait_for(provider: ScriptedProvider) -> None:
+    give_up = time.monotonic() + 30
+    while not provider.requests:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 20)])
+def test_the_first_signal_cancels(number: int, code: int) -> None:
+    """The turn ends as cancelled, and what it may have cost is accounted for."""
+    with ScriptedProvider([Reply("one two", stalls_after=1)]) as provider:
+        process = start(provider, "?", "--model", MODELS[0], "--budget", "1USD", "--json")
+        wait_for(provider)
+        began = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - began < 5.0
+    document = json.loads(out)
+    assert (process.returncode, document["stop_reason"]) == (code, "cancelled"), err
+    assert document["spent_microcents"] > 0
+
+
+def test_the_second_signal_abandons(tmp_path: Path) -> None:
+    """A tool that does not listen does not hold the process."""
+    file = tmp_path / "slow.py"
+    file.write_text("import time\ndef wait() -> str:\n    time.sleep(60)\n    return ''\n")
+    with ScriptedProvider([Reply(tools=[ToolUse("wait")])]) as provider:
+        words = ["--model", MODELS[0], "--budget", "1USD", "--tools", str(file)]
+        process = start(provider, "?", *words)
+        wait_for(provider)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert time.monotonic() - began < 5.0
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "gpt-4o", "--budget", "1USD"], "anthropic:NAME or openai:NAME"),
+        (["--model", "openai:no-such", "--budget", "1USD"], "no-such"),
+        (["--model", MODELS[0]], "--budget is needed"),
+        (["--model", MODELS[0], "--budget", "much"], "--budget"),
+        (["--model", MODELS[0], "--budget", "1USD", "--tools", "none.py"], "no file none.py"),
+        (["--model", MODELS[0], "--budget", "1USD", "--tools", "no_such_module"], "cannot be"),
+        (["--model", MODELS[0], "--budget", "1USD", "--session", "x.txt"], ".json"),
+        (["--model", MODELS[0], "--budget", "1USD", "--max-turns", "0"], "--max-turns"),
+    ],
+)
+def test_what_is_typed_wrongly_is_named(words: list[str], said: str) -> None:
+    """One line, exit code 2, and nobody was asked."""
+    with ScriptedProvider([]) as provider:
+        code, out, err = run(provider, "?", *words)
+        asked: list[Any] = provider.requests
+        assert asked == []
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
