@@ -1,4 +1,4 @@
-"""One look at one payment, as a change: pure, so that the worker only asks and saves.
+"""One look at one payment, or one answer about it, as a change: pure, for who asks and saves.
 
 The rule that lives here: a sender that died is a lost answer, never a failure; what was never
 sent is refused; and whatever a prover says of a final payment either contradicts it, which
@@ -21,7 +21,14 @@ from bursar.payments.records import (
     move,
     note,
 )
-from bursar.payments.schedule import Pace, Rng, is_overdue, next_check_ms
+from bursar.payments.schedule import (
+    Pace,
+    Rng,
+    first_check_ms,
+    is_overdue,
+    next_check_ms,
+    work_ends_ms,
+)
 
 WORKER = "worker"
 
@@ -43,18 +50,7 @@ def checked(
         pace: how often payments are looked at.
         rng: for the jitter.
     """
-    after, events = record, list[PaymentEvent]()
-    triggers = list(_triggers(record, finding))
-    for trigger, evidence in triggers:
-        meant = read_evidence(after.money, trigger)
-        if meant is None or (after.money, meant) not in TRANSITIONS:
-            after, event = note(after, f"SEEN_{trigger.value}", evidence, now_ms)
-        else:
-            after, event = move(after, meant, evidence, now_ms)
-        events.append(event)
-        if meant is Trigger.CONTRADICTED:  # it gets a new time to be proved in
-            deadline_ms = now_ms + pace.hard_after_ms
-            after = replace(after, rpc_failures=0, hard_deadline_ms=deadline_ms)
+    after, events = _applied(record, _triggers(record, finding), now_ms, pace)
     if finding is not None:
         failed = finding.trigger is Trigger.UNREACHABLE
         counted = after.rpc_failures + 1 if failed else after.rpc_failures
@@ -70,13 +66,56 @@ def checked(
     wait_ms = None if finding is None else finding.retry_after_ms
     at_ms = next_check_ms(after, now_ms, pace, rng, retry_after_ms=wait_ms)
     after = replace(after, next_check_at_ms=at_ms)
+    disagree = finding is not None and finding.disagreement
+    more = [AlertKind.WITNESSES_DISAGREE] if disagree else []
+    return replace(change_of(record, after, events, now_ms, more), fence=record.fence)
+
+
+def heard(
+    record: PaymentRecord,
+    trigger: Trigger,
+    evidence: Evidence,
+    now_ms: int,
+    pace: Pace,
+    *,
+    retry_after_ms: int | None = None,
+    facilitator_ref: str | None = None,
+) -> Change:
+    """Return the change that a sender's answer makes, whatever was learned before it came.
+
+    Args:
+        record: as it is.
+        trigger: what the answer means.
+        evidence: the answer.
+        now_ms: the time.
+        pace: how soon the chain is asked.
+        retry_after_ms: when the other side wants to be asked again.
+        facilitator_ref: the other side's own name for the payment.
+    """
+    after, events = _applied(record, [(trigger, evidence)], now_ms, pace)
+    if after.money in TERMINAL:
+        at_ms = work_ends_ms(after, now_ms)
+    else:
+        wait_ms = min(max(0, retry_after_ms or 0), pace.retry_after_max_ms)
+        at_ms = max(first_check_ms(now_ms, pace), now_ms + wait_ms)
+    known = facilitator_ref or after.facilitator_ref
+    after = replace(after, next_check_at_ms=at_ms, facilitator_ref=known)
+    return change_of(record, after, events, now_ms)
+
+
+def change_of(
+    before: PaymentRecord,
+    after: PaymentRecord,
+    events: Sequence[PaymentEvent],
+    now_ms: int,
+    more: Sequence[AlertKind] = (),
+) -> Change:
+    """Return a change with all that others must be told of it; it needs no claim."""
     reopened = [Trigger.CONTRADICTED] if any(e.what == "CONTRADICTED" for e in events) else []
-    kinds = alerts_of(record, after, reopened)
-    if finding is not None and finding.disagreement:
-        kinds.append(AlertKind.WITNESSES_DISAGREE)
+    kinds = [*alerts_of(before, after, reopened), *more]
     told = tuple(notice_of(kind, after, now_ms) for kind in kinds)
-    duties = tuple(duty_notice(record, after, now_ms))
-    return Change(after, record.version, record.fence, tuple(events), told + duties)
+    duties = tuple(duty_notice(before, after, now_ms))
+    return Change(after, before.version, events=tuple(events), notices=told + duties)
 
 
 def postponed(record: PaymentRecord, until_ms: int) -> Change:
@@ -93,3 +132,24 @@ def _triggers(record: PaymentRecord, finding: Finding | None) -> Sequence[tuple[
         said = Evidence(source=WORKER, reason="the sender stored no answer in its time")
         return [(Trigger.LOST, said), *found]
     return found
+
+
+def _applied(
+    record: PaymentRecord,
+    triggers: Sequence[tuple[Trigger, Evidence]],
+    now_ms: int,
+    pace: Pace,
+) -> tuple[PaymentRecord, list[PaymentEvent]]:
+    """Return a record after triggers; one that changes nothing leaves a line of history."""
+    after, events = record, list[PaymentEvent]()
+    for trigger, evidence in triggers:
+        meant = read_evidence(after.money, trigger)
+        if meant is None or (after.money, meant) not in TRANSITIONS:
+            after, event = note(after, f"SEEN_{trigger.value}", evidence, now_ms)
+        else:
+            after, event = move(after, meant, evidence, now_ms)
+        events.append(event)
+        if meant is Trigger.CONTRADICTED:  # it gets a new time to be proved in
+            deadline_ms = now_ms + pace.hard_after_ms
+            after = replace(after, rpc_failures=0, hard_deadline_ms=deadline_ms)
+    return after, events

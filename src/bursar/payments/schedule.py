@@ -92,7 +92,7 @@ def next_check_ms(
             mandatory check by no more than that.
     """
     if record.money in TERMINAL:
-        return _work_ends_ms(record, now_ms)
+        return work_ends_ms(record, now_ms)
     if record.money is Money.PARKED:
         return now_ms + pace.parked_ms + round(rng.uniform(0, pace.parked_ms / 10))
     mandatory = mandatory_ms(record, pace)
@@ -107,7 +107,7 @@ def next_check_ms(
     return at_ms
 
 
-def _work_ends_ms(record: PaymentRecord, now_ms: int) -> int | None:
+def work_ends_ms(record: PaymentRecord, now_ms: int) -> int | None:
     """Return when unfinished work makes a final payment an orphan; None if that is settled."""
     if record.work not in (Work.NOT_STARTED, Work.RUNNING) or record.work_until_ms is None:
         return None
