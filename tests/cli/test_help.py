@@ -1,5 +1,6 @@
 """The help teaches: every example in it works, and nothing of its text is lost on the way."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -17,7 +18,10 @@ from cyclopts import App
 from bursar.ap2 import SigningKey, sign_receipt
 from bursar.cli.__main__ import app
 from bursar.cli.exits import EXIT_OK
+from bursar.payments.outcome import Trigger, Work
+from bursar.payments.store import open_payments
 from conftest import Served
+from payments.world import moved, payment, recorded
 
 Run = Callable[..., Any]
 RECEIPT = "runtime_authority.ap2.payment.charge.v1"
@@ -31,6 +35,8 @@ ELSEWHERE = {
     "serve": "serves until it is stopped",
     "replay": "needs a recorded trace",
     "doctor": "its store is that of a server",
+    "payments recheck": "asks a chain; tests/cli/payments has one",
+    "payments mark-refunded": "asks a chain; tests/cli/payments has one",
 }
 
 
@@ -118,6 +124,8 @@ class World:
             assert self.run("receipt", "keygen", "operator.pem").code == EXIT_OK
             signed = sign_receipt({"schema": RECEIPT}, SigningKey.from_file("operator.pem"))
             Path("receipt.json").write_text(json.dumps(signed))
+        if words.startswith("payments"):
+            keep_an_orphan(Path("bursar.db"))
 
     def typed(self, example: str) -> list[str]:
         """Return the words of an example, with the ids of this world for those that it shows."""
@@ -132,6 +140,15 @@ class World:
         if typed[:2] == ["tenant", "close"] or "bulk" in typed:
             typed.append("--yes")  # instead of the answer on a terminal
         return typed
+
+
+def keep_an_orphan(file: Path) -> None:
+    """Make a ledger's file with a payment that was made for nothing."""
+    with contextlib.closing(open_payments(file)) as store:
+        record = payment()
+        store.add(record, recorded(record))
+        paid = (Trigger.SENDING, Trigger.LOST, Trigger.SETTLED)
+        store.save([moved(record, *paid, work=Work.FAILED)])
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ COMMANDS = (
     (_LEDGER, "explain", "explain.command:explain", "Why would this request be denied?"),
     (_LEDGER, "doctor", "doctor.command:doctor", "Check what commonly is wrong."),
     (_LEDGER, "audit", "audit.commands:app", "Prove that the log and the balances are whole."),
+    (_LEDGER, "payments", "payments.commands:app", "What became of payments; refunds, losses."),
     (_LEDGER, "receipt", "receipt:app", "Check signed receipts of payments; make keys for them."),
     (_LEDGER, "backup", "copies.backup:backup", "Back up the ledger of a running server."),
     (_LEDGER, "restore", "copies.restore:restore", "Make a ledger file from a backup."),

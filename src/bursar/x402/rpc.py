@@ -81,6 +81,18 @@ class Receipt:
     logs: tuple[Log, ...]
 
 
+def name_of(url: str) -> str:
+    """Return what an endpoint is called: host and port, never the path that may hold a key.
+
+    Raises:
+        ValueError: it is no address of an endpoint.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("the address of an RPC endpoint begins with http:// or https://")
+    return parts.hostname + (f":{parts.port}" if parts.port else "")
+
+
 class Rpc:
     """One endpoint of one chain, with one long-lived connection pool.
 
@@ -93,10 +105,7 @@ class Rpc:
     def __init__(
         self, url: str, *, http: httpx2.AsyncClient | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the address of an RPC endpoint begins with http:// or https://")
-        self.name = parts.hostname + (f":{parts.port}" if parts.port else "")
+        self.name = name_of(url)
         self._url = url
         self._mine = http is None
         self._http = http or httpx2.AsyncClient(follow_redirects=False)
