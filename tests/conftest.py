@@ -30,6 +30,24 @@ for variable in [name for name in os.environ if name.startswith(("BURSAR_", "CYC
     del os.environ[variable]
 
 
+# Packages that peers bring raise it for the whole process; a text that nests too deep would then
+# end the process instead of being refused, in whatever test comes next.
+RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def pytest_collection_finish() -> None:
+    """Put back what the imports of the collected files have changed."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
+
+
+@pytest.fixture(autouse=True)
+def same_recursion_limit() -> Iterator[None]:
+    """Put back what a test's imports have changed."""
+    yield
+    if sys.getrecursionlimit() != RECURSION_LIMIT:
+        sys.setrecursionlimit(RECURSION_LIMIT)
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A running `bursar serve`."""

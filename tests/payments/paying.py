@@ -5,11 +5,10 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from eth_account import Account
-
 from bursar.testing.chain import Dollar
 from bursar.x402 import authorization as eip3009
 from bursar.x402.authorization import Authorization
+from bursar.x402.ethereum import Account
 from bursar.x402.reading import Question
 
 SHOP = "0x" + "5a" * 20

@@ -4,14 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_account import Account
-from eth_hash.auto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.x402 import authorization as eip3009
 from bursar.x402 import evm
 from bursar.x402.authorization import Authorization, TokenDomain
+from bursar.x402.ethereum import Account, keccak
 
 KEY = b"\x01" * 32
 PAYER = Account.from_key(KEY).address.lower()

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.x402 import authorization as eip3009
 from bursar.x402 import offers
 from bursar.x402.authorization import Authorization, TokenDomain
+from bursar.x402.ethereum import Account
 from bursar.x402.offers import Offer
 from bursar.x402.presented import MalformedPayment, RefusedPayment, admit, parse
 

@@ -117,10 +117,7 @@ def recover(authorization: Authorization, domain: TokenDomain, signature: str) -
     Only the 65 bytes of a key are understood. A contract wallet's signature (EIP-1271,
     EIP-6492) is checked by the chain, not here.
     """
-    from eth_account import Account
-    from eth_account.messages import encode_typed_data
-    from eth_keys.exceptions import BadSignature
-    from eth_utils.exceptions import ValidationError
+    from bursar.x402.ethereum import Account, BadSignature, ValidationError, encode_typed_data
 
     try:
         raw = bytes.fromhex(signature.removeprefix("0x"))
@@ -137,7 +134,7 @@ def sign(authorization: Authorization, domain: TokenDomain, key: bytes) -> str:
 
     `bursar.x402.payer` is the one place that calls this with a real key, behind its cap.
     """
-    from eth_account import Account
+    from bursar.x402.ethereum import Account
 
     signed = Account.sign_typed_data(key, *typed_data(authorization, domain))
     return "0x" + bytes(signed.signature).hex()
@@ -150,7 +147,7 @@ def intent_nonce(intent_id: str, mandate_hash: str = "") -> str:
     once, whoever signs how often. Lengths are part of what is hashed, so two intents never
     share a nonce by the way their parts are cut.
     """
-    from eth_hash.auto import keccak
+    from bursar.x402.ethereum import keccak
 
     if not intent_id:
         raise ValueError("intent_id must not be empty: every payment would have the same nonce")

@@ -60,7 +60,7 @@ class Dollar:
 
     def cancel(self, payer: str, nonce: str, key: bytes) -> str:
         """Burn a nonce as its payer, and return the transaction."""
-        from eth_account import Account
+        from bursar.x402.ethereum import Account
 
         domain = eip3009.typed_data(Authorization(payer, payer, 0, 0, 0, nonce), self.domain)[0]
         fields = [{"name": "authorizer", "type": "address"}, {"name": "nonce", "type": "bytes32"}]
