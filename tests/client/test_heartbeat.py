@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import runcycles.lifecycle as official
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from runcycles import CyclesConfig as OfficialConfig
 from runcycles import CyclesResponse as OfficialResponse
@@ -325,8 +325,8 @@ def official_run(
         def wait(self, timeout: float) -> bool:
             if len(seen.waits) == BEATS_MAX:
                 return True
-            seen.waits.append(round(timeout * 1_000, 6))
-            clock.now += timeout * 1_000
+            seen.waits.append(round(timeout * 1_000, 6))  # seconds of a float lose 1e-11 ms
+            clock.now += seen.waits[-1]
             return False
 
     class Inline:
@@ -407,6 +407,15 @@ def test_a_lease_driven_heart_beats_like_the_official_one(
     same(patched, ttl_ms, remaining_ms, answers, rtt_ms)
 
 
+# A gain of exactly 1.25 times what passed is the last that counts as clamped; and the least above.
+ON_THE_EDGE = [
+    Answer(remaining_ms=90_000, rtt_ms=1),
+    Answer(remaining_ms=60_000, rtt_ms=6_000),
+]
+
+
+@example(60_000, None, [*ON_THE_EDGE, Answer(gain_ms=30_000, rtt_ms=6_000)], 0)
+@example(60_000, None, [*ON_THE_EDGE, Answer(gain_ms=30_001, rtt_ms=6_000)], 0)
 @settings(max_examples=300)
 @given(
     st.sampled_from([1_000, 20_000, 60_000]),
