@@ -22,6 +22,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,26 +288,65 @@ def test_before_the_first_step_of_the_settlement(scene: Scene, way: Way) -> None
     assert scene.shell.journal() == []
 
 
+async def resumed(scene: Scene, way: Way) -> asyncio.Task[Any]:
+    """Run a guarded body to its end, and not one step of its settlement."""
+    task: Any = asyncio.ensure_future(way(scene, scene.forever))
+    await scene.inside.wait()
+    before = asyncio.all_tasks()
+    scene.resumed.set()
+    while not asyncio.all_tasks() - before:  # noqa: ASYNC110 - each step counts
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_loop_that_ends_before_the_first_step(scene: Scene, way: Way) -> None:
     """The next loop of the process takes the record over."""
-
-    async def main() -> None:
-        task = asyncio.ensure_future(way(scene, scene.forever))
-        await scene.inside.wait()
-        before = asyncio.all_tasks()
-        scene.resumed.set()
-        while not asyncio.all_tasks() - before:  # noqa: ASYNC110 - each step counts
-            await asyncio.sleep(0)
-        assert not task.done()
-
-    asyncio.run(main())
-    assert scene.shell.server.released == {}
-    # A loop that waits long for its threads may send the record in its very last turns.
-    assert scene.shell.journal() or scene.shell.server.charged == {"rsv_1": 40}
+    scene.shell.configure(retry_initial_delay=60.0, retry_max_delay=60.0)
+    asyncio.run(resumed(scene, way))
+    assert (scene.shell.server.charged, scene.shell.server.released) == ({}, {})
+    assert len(scene.shell.journal()) == 1
     scene.shell.run(way(scene, nothing))
     assert scene.shell.flush() == 0
     assert scene.shell.server.charged == {"rsv_1": 40, "rsv_2": 40}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_loop_that_settles_in_its_last_turns(
+    scene: Scene, way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it waits for its threads it gives them no more work; the record is done with."""
+
+    def settled() -> bool:
+        return bool(scene.shell.server.charged) and not scene.shell.journal()
+
+    async def main() -> None:
+        asyncio.get_running_loop().run_in_executor(None, until, settled)
+        await resumed(scene, way)
+
+    asyncio.run(main())
+    assert (scene.shell.server.charged, scene.shell.journal()) == ({"rsv_1": 40}, [])
+    assert "background step" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_ends_while_it_asks_again(scene: Scene) -> None:
+    """An attempt that the loop began in its last turns and never ended is made again."""
+    scene.hold("commitReservation")
+
+    async def main() -> None:
+        asking = partial(scene.shell.server.made, "commitReservation")
+        asyncio.get_running_loop().run_in_executor(None, until, asking)
+        await resumed(scene, decorated)
+
+    asyncio.run(main())
+    assert len(scene.shell.journal()) == 1  # the answer was never read
+    scene.shell.run(decorated(scene, nothing))
+    assert scene.shell.flush() == 0
+    assert scene.shell.journal() == []
+    assert scene.shell.server.charged == {"rsv_1": 40, "rsv_2": 40}
+    assert len(scene.shell.server.made("commitReservation")) == 3
 
 
 @pytest.mark.parametrize("way", WAYS)

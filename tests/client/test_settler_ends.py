@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from bursar import CyclesClient, CyclesConfig
+from bursar import CyclesClient, CyclesConfig, cycles
 from bursar.client.journal import Identity, Journal
+from bursar.client.settler import Settler
 from client.scripted import refuse, unreachable
-from client.shells import Shell, shells
+from client.shells import Shell, shells, until
 from e2e.mounts import resize, tmpfs
 from scenarios.faulty import WITHIN_S, Faulty, refusal, serving
 
@@ -35,7 +36,7 @@ def settings(server: Faulty, folder: Path, **given: Any) -> CyclesConfig:
 
 FORKS = """
 import os, sys, time
-from bursar import CyclesClient, CyclesConfig
+from bursar import CyclesClient, CyclesConfig, cycles
 
 config = CyclesConfig(
     sys.argv[1], "key", tenant="acme", journal_dir=sys.argv[2],
@@ -176,7 +177,7 @@ def test_a_kill_while_the_commit_is_on_its_way_loses_nothing(kind: str, tmp_path
 
 KILLED = """
 import sys
-from bursar import CyclesClient, CyclesConfig
+from bursar import CyclesClient, CyclesConfig, cycles
 
 config = CyclesConfig(
     sys.argv[1], "key", tenant="acme", journal_dir=sys.argv[2], read_timeout=60.0
@@ -254,3 +255,48 @@ def test_a_full_disk_under_the_journal_is_told_and_costs_nothing(
         assert either.flush() == 0
         assert sorted(either.server.charged.values()) == [1, 2, 3]
         assert list(disk.rglob("*.json")) == []
+
+
+# The first look at the journal, which is for what others left.
+
+
+@EITHER
+def test_a_late_look_finds_nothing_of_its_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left to the next client is not asked again by this one, whenever it looks."""
+    monkeypatch.setattr(Settler, "watch", lambda _: None)  # so that `flush` is the first look
+    for shell in shells(kind == "async", tmp_path):
+        shell.configure(retry_sweep_interval=0.0)
+        shell.server.on("commitReservation", refuse(409, "FROM_THE_FUTURE"))
+        shell.call(cycles(7, client=shell.client), lambda: 1)
+        for _ in range(2):
+            assert shell.flush() == 0
+        assert (len(shell.server.made("commitReservation")), len(shell.journal())) == (1, 1)
+        shell.run(shell.client.aclose() if shell.asynchronous else shell.client.close())
+        shell.configure()
+        assert shell.flush() == 0
+        assert (shell.server.charged, shell.journal()) == ({"rsv_1": 7}, [])
+
+
+def test_what_is_settled_during_a_look_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read, then settled and given up by its owner, then taken: the journal knows."""
+    monkeypatch.setattr(Settler, "watch", lambda _: None)
+    for shell in shells(False, tmp_path):
+        io = shell.client._engine.settler.io
+        load = io.load
+
+        async def slow(load: Any = load, shell: Shell = shell) -> Any:
+            found = await load()
+            until(lambda: not shell.client._engine.settler.pending)
+            return found
+
+        monkeypatch.setattr(io, "load", slow)
+        shell.server.on("commitReservation", refuse(503, "INTERNAL_ERROR"))
+        shell.call(cycles(7, client=shell.client), lambda: 1)
+        assert len(shell.journal()) == 1
+        assert shell.flush() == 0
+        assert len(shell.server.made("commitReservation")) == 2
+        assert shell.server.charged == {"rsv_1": 7}

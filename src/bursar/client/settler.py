@@ -75,6 +75,7 @@ class Settler:
         self._at_exit = at_exit
         self._looked = False
         self._pending: dict[str, _Pending] = {}
+        self._left: set[str] = set()
         self._lock = threading.RLock()
         self._sweep: Handle | None = None
         self._closed = False
@@ -113,7 +114,7 @@ class Settler:
             self.take_over(record)
             raise
         if step.outcome.final:
-            self._drop(record)
+            self._drop(record.reservation_id)
         elif keep:
             self._schedule(step.record, step.attempts, step.delay_s)
         if step.outcome.final:
@@ -136,6 +137,7 @@ class Settler:
         with self._lock:
             orphans = [one for one in self._pending.values() if not _alive(one.handle)]
         for one in orphans:
+            one.running = False  # a step that its loop did not end is over with the loop
             self._start(one, self._floor_s(one.record))
         if self.config.journal_enabled and not self._closed:
             self._sweep = self._timers.start(0.0, _Look(self))
@@ -149,20 +151,55 @@ class Settler:
             found = []
         fresh_ms = self.io.now_ms() - FRESH_MS
         first, self._looked = not self._looked, True
-        for record in found:
-            if (first or record.recorded_at_ms <= fresh_ms) and self._take(record):
-                spread_s = random.uniform(0, min(SPREAD_S, 0.01 * len(found)))
-                self._schedule(record, 0, self._floor_s(record) + spread_s)
+        mine = [
+            record
+            for record in found
+            if (first or record.recorded_at_ms <= fresh_ms) and self._take(record)
+        ]
+        if mine:
+            await self._resume(mine)
         return self.config.retry_sweep_interval or None
+
+    async def _resume(self, mine: list[Record]) -> None:
+        """Ask about records just taken that are still there.
+
+        Somebody in this process may have settled one after it was read and before it was taken.
+        From then on nobody else here does, so a second reading is the truth.
+        """
+        try:
+            still = {record.key: record for record in await self.io.load()}
+        except BaseException as error:
+            for record in mine:
+                self._drop(record.reservation_id)
+            if not isinstance(error, JournalError):
+                raise
+            return
+        for record in mine:
+            if record.key in still:
+                spread_s = random.uniform(0, min(SPREAD_S, 0.01 * len(mine)))
+                self._schedule(still[record.key], 0, self._floor_s(record) + spread_s)
+            else:
+                self._drop(record.reservation_id)
 
     def _schedule(self, record: Record, attempts: int, delay_s: float | None) -> None:
         """Ask again after a delay, or leave the record to the journal."""
         with self._lock:
             if delay_s is None or self._closed or not self.config.retry_enabled:
-                self._drop(record)
+                self._leave(record)
                 return
             pending = self._pending[record.reservation_id] = _Pending(record, attempts)
         self._start(pending, delay_s)
+
+    def _leave(self, record: Record) -> None:
+        """Leave a record to the next process; until this client closes it is no find of its own.
+
+        Its first look may be late, and is for what others left.
+        """
+        with self._lock:
+            if self._closed or not self.config.retry_enabled:
+                self._drop(record.reservation_id)
+            else:
+                self._left.add(record.reservation_id)
 
     def _start(self, pending: _Pending, delay_s: float) -> None:
         pending.due_ms = self.io.monotonic_ms() + delay_s * 1_000
@@ -183,7 +220,10 @@ class Settler:
         if step.outcome.final or step.delay_s is None:
             with self._lock:
                 self._pending.pop(pending.record.reservation_id, None)
-            self._drop(pending.record)
+            if step.outcome.final:
+                self._drop(pending.record.reservation_id)
+            else:
+                self._leave(pending.record)
             return None
         pending.due_ms = self.io.monotonic_ms() + step.delay_s * 1_000
         return step.delay_s
@@ -245,10 +285,13 @@ class Settler:
         with self._lock:
             self._closed = True
             pending, self._pending = list(self._pending.values()), {}
+            left, self._left = self._left, set()
+        for reservation_id in left:
+            self._drop(reservation_id)
         for one in pending:
             if one.handle is not None:
                 one.handle.cancel()
-            self._drop(one.record)
+            self._drop(one.record.reservation_id)
         if self._sweep is not None:
             self._sweep.cancel()
         with _owning:
@@ -261,7 +304,7 @@ class Settler:
         there for long, for its parent may be gone by then.
         """
         self._lock = threading.RLock()
-        self._pending, self._sweep, self._looked = {}, None, True
+        self._pending, self._left, self._sweep, self._looked = {}, set(), None, True
 
     def _take(self, record: Record) -> bool:
         with _owning:
@@ -271,9 +314,9 @@ class Settler:
             _owned.add(name)
             return True
 
-    def _drop(self, record: Record) -> None:
+    def _drop(self, reservation_id: str) -> None:
         with _owning:
-            _owned.discard((*self._identity, record.reservation_id))
+            _owned.discard((*self._identity, reservation_id))
 
 
 class Intent:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, NoReturn, TypeVar
 
 from bursar import ids
 from bursar.client.calls import Call
@@ -43,16 +44,42 @@ def _look(journal: JournalOf, now_ms: int) -> list[Record]:
     return journal().load()
 
 
-class _Done:
-    """What was begun and is over: awaiting it never suspends."""
+class _Done(Generic[T]):
+    """Work done in place, where it blocks: awaiting what came of it never suspends."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self._error = error
+    def __init__(self, work: Callable[..., T], *args: Any) -> None:
+        self._came: Callable[[], T]
+        try:
+            value = work(*args)
+        except JournalError as error:
+            self._came = partial(_fail, error)
+        else:
+            self._came = lambda: value
 
-    def __await__(self) -> Generator[Any, None, None]:
-        if self._error is not None:
-            raise self._error
+    def __await__(self) -> Generator[Any, None, T]:
         yield from ()
+        return self._came()
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
+def _nothing() -> None:
+    """Do what a client without a journal does about it."""
+
+
+def _off_loop(work: Callable[..., T], *args: Any) -> Awaitable[T]:
+    """Begin work on a thread of the running loop, which goes on if its caller is cancelled.
+
+    A loop that is about to close has no threads any more, but may still run a step that has
+    the answer to a commit. Nothing else is waiting for such a loop, so it does the work itself.
+    """
+    try:
+        doing = asyncio.get_running_loop().run_in_executor(None, work, *args)
+    except RuntimeError:
+        return _Done(work, *args)
+    return asyncio.shield(doing)
 
 
 class _World:
@@ -85,13 +112,7 @@ class BlockingIo(_World):
 
     def write(self, record: Record) -> Awaitable[None]:
         """Put a record into the journal."""
-        if self._journal is None:
-            return _Done()
-        try:
-            _write(self._journal, record)
-        except JournalError as error:
-            return _Done(error)
-        return _Done()
+        return _Done(_nothing) if self._journal is None else _Done(_write, self._journal, record)
 
     async def discard(self, record: Record) -> None:
         """Take a record out of the journal."""
@@ -127,25 +148,24 @@ class AsyncIo(_World):
     def write(self, record: Record) -> Awaitable[None]:
         """Begin to put a record into the journal, on a thread that nobody's cancelling stops."""
         if self._journal is None:
-            return _Done()
-        loop = asyncio.get_running_loop()
-        return asyncio.shield(loop.run_in_executor(None, _write, self._journal, record))
+            return _Done(_nothing)
+        return _off_loop(_write, self._journal, record)
 
     async def discard(self, record: Record) -> None:
         """Take a record out of the journal."""
         if self._journal is not None:
-            await asyncio.to_thread(_discard, self._journal, record)
+            await _off_loop(_discard, self._journal, record)
 
     async def set_aside(self, record: Record) -> None:
         """Take a rejected record out of the journal, and keep it for the operator."""
         if self._journal is not None:
-            await asyncio.to_thread(_set_aside, self._journal, record)
+            await _off_loop(_set_aside, self._journal, record)
 
     async def load(self) -> list[Record]:
         """Return what the journal holds."""
         if self._journal is None:
             return []
-        return await asyncio.to_thread(_look, self._journal, self.now_ms())
+        return await _off_loop(_look, self._journal, self.now_ms())
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
