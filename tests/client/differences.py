@@ -331,6 +331,13 @@ DIFFERENCES = [
         "test_heartbeat.py::test_a_failure_never_waits_longer_than_30_seconds",
     ),
     Difference(
+        "a client that is closed while a reservation is live",
+        "its heartbeat goes on until no safe time is left, and every attempt fails",
+        "the next beat is the last, and says why: log, callback and policy",
+        "what cannot be sent need not be tried",
+        "test_guards.py::test_closing_the_client_stops_the_heartbeat",
+    ),
+    Difference(
         "a server that trickles its answer",
         "an attempt is left running on its thread after its deadline",
         "the attempt itself ends at its deadline",

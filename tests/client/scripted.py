@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bursar.client.calls import Call
+from bursar.client.exceptions import ClientClosed
 from bursar.client.response import CyclesResponse
 
 WAIT_S_MAX = 30.0
@@ -239,6 +240,8 @@ class ScriptedTransport:
 
     def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call."""
+        if self.closed:
+            return CyclesResponse.transport_error(ClientClosed("the client was closed"))
         response, fault = self.server.receive(call)
         time.sleep(fault.seconds)
         if fault.gate is not None:
@@ -261,6 +264,8 @@ class AsyncScriptedTransport:
 
     async def send(self, call: Call) -> CyclesResponse:
         """Return the answer to a call."""
+        if self.closed:
+            return CyclesResponse.transport_error(ClientClosed("the client was closed"))
         response, fault = self.server.receive(call)
         await asyncio.sleep(fault.seconds)
         if fault.gate is not None:

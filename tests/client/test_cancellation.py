@@ -10,6 +10,7 @@
 | in a stream, usage not priced | unknown: nothing is sent, and logged | `CancelledError` |
 | while it commits | committed, by the attempt under way or from the journal | `CancelledError` |
 | while it releases | released | `CancelledError` |
+| with its loop, before a line of that ran | the same, by a thread or the next loop | its end |
 """
 
 import asyncio
@@ -127,6 +128,19 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 5)
     assert task.cancelled()
+
+
+async def not_one_step(task: asyncio.Task[Any], begin: Callable[[], Any]) -> None:
+    """Begin what starts a task, and cancel everything before that has run a line."""
+    before = asyncio.all_tasks()
+    begin()
+    while not (new := asyncio.all_tasks() - before):  # noqa: ASYNC110 - each step counts
+        await asyncio.sleep(0)
+    assert {inspect.getcoroutinestate(one.get_coro()) for one in new} == {inspect.CORO_CREATED}
+    for one in asyncio.all_tasks() - {asyncio.current_task()}:
+        one.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -267,18 +281,9 @@ def test_before_the_first_step_of_the_settlement(scene: Scene, way: Way) -> None
     """
 
     async def main() -> None:
-        task = asyncio.ensure_future(way(scene, scene.forever))
+        task: Any = asyncio.ensure_future(way(scene, scene.forever))
         await scene.inside.wait()
-        before = asyncio.all_tasks()
-        scene.resumed.set()
-        while not (new := asyncio.all_tasks() - before):  # noqa: ASYNC110 - each step counts
-            await asyncio.sleep(0)
-        states = [inspect.getcoroutinestate(one.get_coro()) for one in new]
-        assert states == [inspect.CORO_CREATED]
-        for one in asyncio.all_tasks() - {asyncio.current_task()}:
-            one.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await not_one_step(task, scene.resumed.set)
 
     scene.shell.run(main())
     assert (scene.shell.server.charged, scene.shell.server.released) == ({}, {})
@@ -288,16 +293,17 @@ def test_before_the_first_step_of_the_settlement(scene: Scene, way: Way) -> None
     assert scene.shell.journal() == []
 
 
-async def resumed(scene: Scene, way: Way) -> asyncio.Task[Any]:
+async def resumed(scene: Scene, way: Way) -> None:
     """Run a guarded body to its end, and not one step of its settlement."""
     task: Any = asyncio.ensure_future(way(scene, scene.forever))
     await scene.inside.wait()
     before = asyncio.all_tasks()
     scene.resumed.set()
-    while not asyncio.all_tasks() - before:  # noqa: ASYNC110 - each step counts
+    while not (new := asyncio.all_tasks() - before):  # noqa: ASYNC110 - each step counts
         await asyncio.sleep(0)
+    for one in new:  # as the end of the loop does, a step later
+        one.cancel()
     assert not task.done()
-    return task
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -368,6 +374,37 @@ def test_while_it_releases(scene: Scene, way: Way) -> None:
 
     scene.shell.run(main())
     assert list(scene.shell.server.released) == ["rsv_1"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_before_the_first_step_of_the_release(scene: Scene, way: Way) -> None:
+    """A thread of the process releases, and nothing keeps the lease alive any more."""
+
+    async def main() -> None:
+        task: Any = asyncio.ensure_future(way(scene, scene.forever))
+        await scene.inside.wait()
+        await not_one_step(task, task.cancel)
+
+    asyncio.run(main())
+    until(lambda: scene.shell.server.released)
+    assert list(scene.shell.server.released) == ["rsv_1"]
+    assert scene.shell.server.charged == {}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_before_the_first_step_of_the_undoing(scene: Scene, way: Way) -> None:
+    """A grant that came too late for its caller is given back, also as the loop ends."""
+    scene.hold("createReservation")
+
+    async def main() -> None:
+        task: Any = asyncio.ensure_future(way(scene, nothing))
+        await scene.gate.wait_reached()
+        await cancelled(task)
+        await not_one_step(task, scene.gate.open)
+
+    asyncio.run(main())
+    until(lambda: scene.shell.server.released)
+    assert scene.shell.server.released == {"rsv_1": "cancelled_before_start"}
 
 
 @pytest.mark.parametrize("way", WAYS)

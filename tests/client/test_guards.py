@@ -18,6 +18,7 @@ from bursar import (
     reserve_for_stream,
 )
 from bursar.client.exceptions import CyclesError
+from bursar.client.heartbeat import Stop
 from bursar.client.models import (
     Action,
     Amount,
@@ -486,6 +487,27 @@ def test_a_lost_lease_fails_the_commit_after_it_was_made(shell: Shell, policy: s
             shell.run(guard.commit(7))
     assert shell.server.charged == {"rsv_1": 7}
     assert guard.finalized
+
+
+@pytest.mark.parametrize(("remaining", "ttl_ms"), [(True, 25_500), (False, 1_000)])
+def test_closing_the_client_stops_the_heartbeat(
+    shell: Shell, remaining: bool, ttl_ms: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing can be sent any more: the next beat says so, once, and is the last."""
+    told: list[Any] = []
+    shell.configure(on_heartbeat_failure=told.append)
+    shell.server.remaining = remaining
+    guard = reserved(shell, ttl_ms=ttl_ms)  # a beat is due half a second from now
+    shell.run(shell.client.aclose() if shell.asynchronous else shell.client.close())
+    sent = len(shell.server.made("extendReservation"))
+    give_up = time.monotonic() + 5
+    while not told and time.monotonic() < give_up:
+        shell.run(asyncio.sleep(0.005)) if shell.asynchronous else time.sleep(0.005)
+    shell.run(asyncio.sleep(0.6)) if shell.asynchronous else time.sleep(0.6)
+    assert [(one.disposition, one.reason) for one in told] == [("stopped", Stop.CLOSED.value)]
+    assert len(shell.server.made("extendReservation")) == sent
+    assert "its client was closed" in caplog.text
+    guard._held.claim()  # what it holds ends with its lease
 
 
 @both

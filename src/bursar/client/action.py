@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from bursar.client import context as contexts
 from bursar.client.context import CyclesContext
 from bursar.client.cost import Cost, metadata_of, metrics_of
-from bursar.client.held import RELEASE_FAILED, Engine, Held
+from bursar.client.held import RELEASE_FAILED, Engine, Held, Parting
 from bursar.client.opening import Opened, Plan, open_reservation
 from bursar.client.settler import Intent
 from bursar.client.settling import Step
@@ -79,12 +79,12 @@ class GuardedAction:
         self._held.keep_alive(on_lost)
         self._began_ms = self.engine.io.monotonic_ms()
 
-    async def abandon(self, opened: Opened) -> None:
-        """Give back what was granted to a caller who is gone before the action began."""
-        if opened.reservation_id:
-            held = Held(self.engine, self.plan, opened, self._release_failed)
-            held.claim()
-            await held.give_back("cancelled_before_start")
+    def abandon(self, opened: Opened) -> Flow[None]:
+        """Return the flow that gives back what was granted to a caller who is gone by now."""
+        if not opened.reservation_id:
+            return _give_back(None)
+        held = Held(self.engine, self.plan, opened, self._release_failed)
+        return _give_back(held.part("cancelled_before_start"))
 
     def enter(self) -> CyclesContext:
         """Make the reservation the current one; `leave` undoes it."""
@@ -181,26 +181,26 @@ class GuardedAction:
         if self.held.inherited:
             return self._commit_known(None)
         if spent is None:
-            return self._give_up(reason, maybe_spent)
+            return _give_back(self._give_up(reason, maybe_spent))
         return self._commit_known(self.intend(Cost(spent), metrics, {"action_ended": reason}))
 
     async def _commit_known(self, intent: Intent | None) -> None:
         if intent is not None:
             await self.held.settle(intent)
 
-    async def _give_up(self, reason: str, maybe_spent: bool) -> None:
+    def _give_up(self, reason: str, maybe_spent: bool) -> Parting | None:
+        """End an action whose cost nobody knows; None if there is nothing to release."""
         held = self.held
-        if not held.claim():
-            return
-        if maybe_spent:
+        if not maybe_spent:
+            return held.part(reason)
+        if held.claim():
             log.error(
                 "reservation %s: the action ended early (%s) and what it spent is unknown; it is "
                 "neither committed nor released, and its hold stays until the lease ends",
                 held.reservation_id,
                 reason,
             )
-        else:
-            await held.give_back(reason)
+        return None
 
     def _measured(self, metrics: Any) -> dict[str, Any]:
         """Return the metrics to commit: those given, else those of the context."""
@@ -208,3 +208,8 @@ class GuardedAction:
             self._took_ms = int(self.engine.io.monotonic_ms() - self._began_ms)
         given = self.held.context.metrics if metrics is None else metrics
         return metrics_of(given, self._took_ms)
+
+
+async def _give_back(parting: Parting | None) -> None:
+    if parting is not None:
+        await parting.go()

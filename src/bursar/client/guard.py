@@ -25,7 +25,7 @@ from bursar.client import ending
 from bursar.client.action import Flow, GuardedAction
 from bursar.client.cost import Cost, is_amount
 from bursar.client.exceptions import CyclesError
-from bursar.client.held import Held
+from bursar.client.held import Held, Parting
 from bursar.client.outcome import Verdict
 from bursar.client.settler import Intent
 from bursar.client.settling import unsettled
@@ -168,14 +168,12 @@ class _Guard:
             raise self.settlement_error
         return None
 
-    async def _release(self, reason: str | None) -> ReleaseResponse | None:
-        if not self._held.claim():
-            if self._kind.once:
-                raise self._ended()
-            return None
-        outcome = await self._held.give_back(reason or self._kind.reason)
-        answer: ReleaseResponse | None = outcome.answer if outcome is not None else None
-        return answer
+    def _release(self, reason: str | None) -> Flow[ReleaseResponse | None]:
+        """Claim the end of the guard, and return the flow that releases it."""
+        parting = self._held.part(reason or self._kind.reason)
+        if parting is None and self._kind.once:
+            raise self._ended()
+        return _released(parting)
 
     def _dispose(self) -> None:
         if self._held.claim():
@@ -188,12 +186,24 @@ class _Guard:
         await self._held.extend(extend_by_ms)
         return self.expires_at_ms
 
-    async def _leave(self) -> None:
-        if self._held.inherited or not self._held.claim():
+    def _leave(self) -> Flow[None]:
+        """Return the flow that ends a block, in which somebody should have settled the guard."""
+        inherited = self._held.inherited
+        return self._left(None if inherited else self._held.part(ending.DROPPED))
+
+    async def _left(self, parting: Parting | None) -> None:
+        if parting is None:
             return
-        if not self._held.hand_over():
-            await self._held.give_back(ending.DROPPED)
+        committed = self._held.unconfirmed
+        await parting.go()
+        if not committed:
             ending.warn(self._held, self._kind.name)  # last: a filter may turn it into an error
+
+
+async def _released(parting: Parting | None) -> ReleaseResponse | None:
+    outcome = None if parting is None else await parting.go()
+    answer: ReleaseResponse | None = None if outcome is None else outcome.answer
+    return answer
 
 
 class ReservationGuard(_Guard):

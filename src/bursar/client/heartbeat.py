@@ -22,9 +22,10 @@ Without the field, by cadence: the first beat at once, then half of what the las
 | another gain | half of it, between 500 ms and ttl / 2; skipped while a lead is stored up |
 | failure of any kind | the present cadence, at most 30 s, same key |
 
-In both: 404, 410, and the codes that end a reservation stop the heartbeat for good. Only with
-the field does another 4xx (client error) or a 3xx (unexpected HTTP status) stop it too. How
-long answers take is learnt from good ones alone: a timeout says nothing about the next attempt.
+In both: 404, 410, the codes that end a reservation, and a client that was closed (it sends
+nothing any more) stop the heartbeat for good. Only with the field does another 4xx (client
+error) or a 3xx (unexpected HTTP status) stop it too. How long answers take is learnt from good
+ones alone: a timeout says nothing about the next attempt.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import Any
 
+from bursar.client.exceptions import ClientClosed
 from bursar.client.outcome import Outcome
 from bursar.vocabulary import ErrorCode
 
@@ -60,6 +62,7 @@ _OVER = frozenset(
 class Stop(StrEnum):
     """Why a heartbeat ended while its reservation was still wanted."""
 
+    CLOSED = "its client was closed"
     LEASE_OVER = "the reservation can no longer be extended"
     CLIENT_ERROR = "client error"
     UNEXPECTED = "unexpected HTTP status"
@@ -148,6 +151,8 @@ class Heartbeat:
         """Return what follows from the answer to a beat that left at `sent_ms`."""
         if outcome.settled:
             return self._extended(outcome.response.body or {}, sent_ms, now_ms)
+        if isinstance(outcome.response.transport_exception, ClientClosed):
+            return Beat(None, failed=True, stop=Stop.CLOSED)
         if _lease_over(outcome):
             return Beat(None, failed=True, stop=Stop.LEASE_OVER)
         if self._remaining_ms is None:

@@ -98,6 +98,11 @@ class Held:
         """Whether a terminal call was made."""
         return self._claimed
 
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether it was committed and nobody knows: see `hand_over`."""
+        return self._unconfirmed is not None
+
     # Life.
 
     def keep_alive(self, on_lost: Callable[[], None] | None = None) -> None:
@@ -248,7 +253,7 @@ class Held:
         """
         self._unconfirmed = None
         if collecting() and self.engine.config.retry_enabled:
-            self.engine.settler.take_over(intent.begin(), 0.0)
+            self.engine.settler.take_over(intent.begin(), 0.0, intent.writing)
             return None
         step = await self.engine.settler.settle(intent, keep=keep)
         if not keep and not step.outcome.final:
@@ -271,6 +276,10 @@ class Held:
         )
         self.engine.settler.take_over(record)
         return True
+
+    def part(self, reason: str) -> Parting | None:
+        """Claim the end of this reservation for a release; None if it was ended before."""
+        return Parting(self, reason) if self.claim() else None
 
     async def give_back(self, reason: str, io: Io | None = None) -> Outcome | None:
         """Release once, by best effort; the caller holds the claim. Never raises.
@@ -309,6 +318,32 @@ class Held:
         """Raise if the heartbeat gave up and the policy is `fail_on_finalize` or `cancel`."""
         if self.lost is not None and self.engine.config.heartbeat_policy != "warn":
             raise HeartbeatLost(self.lost)
+
+
+class Parting:
+    """A claimed reservation on its way to be released, until that begins.
+
+    A task that is cancelled before its first step never runs a line of its coroutine. Whoever
+    then loses the parting leaves the release to a thread of the process.
+    """
+
+    __slots__ = ("_begun", "_held", "_reason")
+
+    def __init__(self, held: Held, reason: str) -> None:
+        """Own the release until `go`."""
+        self._begun = False
+        self._held = held
+        self._reason = reason
+
+    async def go(self) -> Outcome | None:
+        """Release it, by best effort."""
+        self._begun = True
+        return await self._held.give_back(self._reason)
+
+    def __del__(self) -> None:
+        """Leave a release that never began to the background."""
+        if not self._begun and not self._held.hand_over():
+            ending.release_soon(self._held, self._reason)
 
 
 class HeartbeatLost(CyclesError):

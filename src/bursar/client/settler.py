@@ -38,10 +38,14 @@ _owning = threading.RLock()
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """A record that this process asks again about; `due_ms` is monotonic."""
+    """A record that this process asks again about; `due_ms` is monotonic.
+
+    While it may still be on its way into the journal, `writing` is what to wait for.
+    """
 
     record: Record
     attempts: int
+    writing: Awaitable[None] | None = None
     due_ms: float = 0.0
     running: bool = False
     handle: Handle | None = None
@@ -75,7 +79,7 @@ class Settler:
         self._at_exit = at_exit
         self._looked = False
         self._pending: dict[str, _Pending] = {}
-        self._left: set[str] = set()
+        self._since_ms: int | None = None
         self._lock = threading.RLock()
         self._sweep: Handle | None = None
         self._closed = False
@@ -111,27 +115,37 @@ class Settler:
             written = await settling.remembered(intent.writing, record)
             step = await settling.attempt(self.io, self.config, record)
         except BaseException:  # cancelled half way, by a loop or a process that ends
-            self.take_over(record)
+            self.take_over(record, writing=intent.writing)
             raise
         if step.outcome.final:
-            self._drop(record.reservation_id)
+            self._drop(record)
         elif keep:
             self._schedule(step.record, step.attempts, step.delay_s)
         if step.outcome.final:
             return step
         return replace(step, journaled=written and self.config.journal_enabled)
 
-    def take_over(self, record: Record, delay_s: float | None = None) -> None:
-        """Ask about a record in the background, after the first backoff if not said otherwise."""
+    def take_over(
+        self,
+        record: Record,
+        delay_s: float | None = None,
+        writing: Awaitable[None] | None = None,
+    ) -> None:
+        """Ask about a record in the background, after the first backoff if not said otherwise.
+
+        Nothing is asked before what is `writing` it down is done.
+        """
         self._take(record)
         first_s = settling.backoff_s(self.config, 0) if delay_s is None else delay_s
-        self._schedule(record, 0, first_s)
+        self._schedule(record, 0, first_s, writing)
 
     def watch(self) -> None:
         """Start looking at the journal: now for what a dead process left, then periodically.
 
         On a new event loop it begins anew, and takes over what an old one left behind.
         """
+        if self._since_ms is None:
+            self._since_ms = self.io.now_ms()
         if (self._sweep is not None and self._sweep.alive) or not self.config.retry_enabled:
             return
         with self._lock:
@@ -143,18 +157,22 @@ class Settler:
             self._sweep = self._timers.start(0.0, _Look(self))
 
     async def look(self) -> float | None:
-        """Take over what the journal holds and nobody owns; return when to look again."""
+        """Take over what the journal holds and nobody owns; return when to look again.
+
+        What was written since this client began, and not long ago, is left alone: it is the
+        client's own, or that of another live process. A time to come says nothing.
+        """
         try:
             found = await self.io.load()
         except JournalError as error:
             log.error("the settlement journal cannot be read: %s", error)
             found = []
-        fresh_ms = self.io.now_ms() - FRESH_MS
-        first, self._looked = not self._looked, True
+        self._looked, now_ms = True, self.io.now_ms()
+        since_ms = max(now_ms if self._since_ms is None else self._since_ms, now_ms - FRESH_MS)
         mine = [
             record
             for record in found
-            if (first or record.recorded_at_ms <= fresh_ms) and self._take(record)
+            if not since_ms <= record.recorded_at_ms <= now_ms and self._take(record)
         ]
         if mine:
             await self._resume(mine)
@@ -170,7 +188,7 @@ class Settler:
             still = {record.key: record for record in await self.io.load()}
         except BaseException as error:
             for record in mine:
-                self._drop(record.reservation_id)
+                self._drop(record)
             if not isinstance(error, JournalError):
                 raise
             return
@@ -179,27 +197,22 @@ class Settler:
                 spread_s = random.uniform(0, min(SPREAD_S, 0.01 * len(mine)))
                 self._schedule(still[record.key], 0, self._floor_s(record) + spread_s)
             else:
-                self._drop(record.reservation_id)
+                self._drop(record)
 
-    def _schedule(self, record: Record, attempts: int, delay_s: float | None) -> None:
+    def _schedule(
+        self,
+        record: Record,
+        attempts: int,
+        delay_s: float | None,
+        writing: Awaitable[None] | None = None,
+    ) -> None:
         """Ask again after a delay, or leave the record to the journal."""
         with self._lock:
             if delay_s is None or self._closed or not self.config.retry_enabled:
-                self._leave(record)
+                self._drop(record)
                 return
-            pending = self._pending[record.reservation_id] = _Pending(record, attempts)
+            pending = self._pending[record.reservation_id] = _Pending(record, attempts, writing)
         self._start(pending, delay_s)
-
-    def _leave(self, record: Record) -> None:
-        """Leave a record to the next process; until this client closes it is no find of its own.
-
-        Its first look may be late, and is for what others left.
-        """
-        with self._lock:
-            if self._closed or not self.config.retry_enabled:
-                self._drop(record.reservation_id)
-            else:
-                self._left.add(record.reservation_id)
 
     def _start(self, pending: _Pending, delay_s: float) -> None:
         pending.due_ms = self.io.monotonic_ms() + delay_s * 1_000
@@ -213,6 +226,9 @@ class Settler:
             return None
         pending.running = True
         try:
+            if pending.writing is not None:
+                await settling.remembered(pending.writing, pending.record)
+                pending.writing = None
             step = await settling.attempt(self.io, self.config, pending.record, pending.attempts)
         finally:
             pending.running = False
@@ -220,10 +236,7 @@ class Settler:
         if step.outcome.final or step.delay_s is None:
             with self._lock:
                 self._pending.pop(pending.record.reservation_id, None)
-            if step.outcome.final:
-                self._drop(pending.record.reservation_id)
-            else:
-                self._leave(pending.record)
+            self._drop(pending.record)
             return None
         pending.due_ms = self.io.monotonic_ms() + step.delay_s * 1_000
         return step.delay_s
@@ -285,13 +298,10 @@ class Settler:
         with self._lock:
             self._closed = True
             pending, self._pending = list(self._pending.values()), {}
-            left, self._left = self._left, set()
-        for reservation_id in left:
-            self._drop(reservation_id)
         for one in pending:
             if one.handle is not None:
                 one.handle.cancel()
-            self._drop(one.record.reservation_id)
+            self._drop(one.record)
         if self._sweep is not None:
             self._sweep.cancel()
         with _owning:
@@ -304,7 +314,7 @@ class Settler:
         there for long, for its parent may be gone by then.
         """
         self._lock = threading.RLock()
-        self._pending, self._left, self._sweep, self._looked = {}, set(), None, True
+        self._pending, self._sweep, self._since_ms, self._looked = {}, None, 0, True
 
     def _take(self, record: Record) -> bool:
         with _owning:
@@ -314,9 +324,9 @@ class Settler:
             _owned.add(name)
             return True
 
-    def _drop(self, reservation_id: str) -> None:
+    def _drop(self, record: Record) -> None:
         with _owning:
-            _owned.discard((*self._identity, reservation_id))
+            _owned.discard((*self._identity, record.reservation_id))
 
 
 class Intent:
@@ -343,7 +353,7 @@ class Intent:
     def __del__(self) -> None:
         """Leave a record whose first attempt never began to the background."""
         if not self._begun:
-            self._settler.take_over(self.record)
+            self._settler.take_over(self.record, writing=self.writing)
 
 
 class _Look:

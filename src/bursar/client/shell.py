@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -69,17 +70,35 @@ def _nothing() -> None:
     """Do what a client without a journal does about it."""
 
 
-def _off_loop(work: Callable[..., T], *args: Any) -> Awaitable[T]:
-    """Begin work on a thread of the running loop, which goes on if its caller is cancelled.
+class _Work(Generic[T]):
+    """Work begun on a thread of the running loop, which goes on if its caller is cancelled.
+
+    It may be awaited on another loop as well, or without one, which blocks: the loop that
+    began it may be gone before it is done.
 
     A loop that is about to close has no threads any more, but may still run a step that has
     the answer to a commit. Nothing else is waiting for such a loop, so it does the work itself.
     """
-    try:
-        doing = asyncio.get_running_loop().run_in_executor(None, work, *args)
-    except RuntimeError:
-        return _Done(work, *args)
-    return asyncio.shield(doing)
+
+    def __init__(self, work: Callable[..., T], *args: Any) -> None:
+        self._done: Future[T] = Future()
+        self._done.set_running_or_notify_cancel()  # from here on nobody can cancel it
+        begin = partial(self._do, work, args)
+        try:
+            asyncio.get_running_loop().run_in_executor(None, begin)
+        except RuntimeError:
+            begin()
+
+    def _do(self, work: Callable[..., T], args: tuple[Any, ...]) -> None:
+        try:
+            self._done.set_result(work(*args))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            self._done.set_exception(error)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._done.done() and asyncio._get_running_loop() is not None:
+            return (yield from asyncio.shield(asyncio.wrap_future(self._done)))
+        return self._done.result()
 
 
 class _World:
@@ -149,23 +168,23 @@ class AsyncIo(_World):
         """Begin to put a record into the journal, on a thread that nobody's cancelling stops."""
         if self._journal is None:
             return _Done(_nothing)
-        return _off_loop(_write, self._journal, record)
+        return _Work(_write, self._journal, record)
 
     async def discard(self, record: Record) -> None:
         """Take a record out of the journal."""
         if self._journal is not None:
-            await _off_loop(_discard, self._journal, record)
+            await _Work(_discard, self._journal, record)
 
     async def set_aside(self, record: Record) -> None:
         """Take a rejected record out of the journal, and keep it for the operator."""
         if self._journal is not None:
-            await _off_loop(_set_aside, self._journal, record)
+            await _Work(_set_aside, self._journal, record)
 
     async def load(self) -> list[Record]:
         """Return what the journal holds."""
         if self._journal is None:
             return []
-        return await _off_loop(_look, self._journal, self.now_ms())
+        return await _Work(_look, self._journal, self.now_ms())
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -189,9 +208,12 @@ class Supervisor:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not task.cancelled():
-                self.start(_undo(task, undo))
+            task.add_done_callback(partial(self._undo, undo))
             raise
+
+    def _undo(self, undo: Callable[[T], Flow[None]], task: asyncio.Task[T]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.start(undo(task.result()))
 
     async def drain(self, timeout_s: float) -> int:
         """Wait, at most `timeout_s` seconds, for what is running; return what still is.
@@ -222,11 +244,3 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # looked at, so that an abandoned failure is no warning at exit
-
-
-async def _undo(task: Awaitable[T], undo: Callable[[T], Flow[None]]) -> None:
-    try:
-        given = await task
-    except Exception:  # noqa: BLE001 - nothing was given, so there is nothing to undo
-        return
-    await undo(given)
