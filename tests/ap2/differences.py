@@ -161,6 +161,28 @@ DIFFERENCES = [
         "a date must not cost the commit of a payment that was made",
     ),
     Difference(
+        "receipt fields that a ledger refuses",
+        "the commit is refused, and the budget of a payment that was made is released",
+        "NUL, half surrogate pairs, huge numbers and deep nesting become text; all fields together"
+        " are cut to 64 KiB, `psp_ref` last; the receipt says what was sent",
+        "what is noted about a payment must not cost its record",
+        "test_hostile.py::test_fields_never_cost_the_commit",
+    ),
+    Difference(
+        "a group of exceptions in which one is unknown",
+        "releases",
+        "holds: groups are looked into for `AP2PaymentUnknown` and `unknown_on`",
+        "task groups wrap what their tasks raise",
+        "test_hostile.py::test_one_of_a_group_is_unknown",
+    ),
+    Difference(
+        "a process that is forked in the body",
+        "leaving the child's copy of the block releases or commits",
+        "only the process that reserved ends the payment",
+        "its parent is still paying",
+        "test_hostile.py::test_a_fork_leaves_the_payment_to_its_parent",
+    ),
+    Difference(
         "dimensions that no ledger takes",
         "sent, for the server to refuse",
         "`AP2MandateError` with name and limit, before anything is sent",

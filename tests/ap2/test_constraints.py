@@ -25,6 +25,7 @@ from ap2.v02 import (
 )
 from bursar.ap2.constraints import check_checkout, check_pair, check_payment
 from bursar.ap2.dates import DateError, next_at, span_of
+from bursar.ap2.errors import AP2MandateError
 from bursar.ap2.findings import Finding, FindingCode, Usage
 
 PISP = {"legal_name": "Pay Ltd.", "brand_name": "Pay", "domain_name": "pay.example"}
@@ -336,3 +337,14 @@ def test_every_code_is_reached() -> None:
 def test_what_is_no_date_is_refused(text: str) -> None:
     with pytest.raises(DateError, match="not an ISO 8601 date or time"):
         span_of(text)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), -1, 1.5, True, "1", None])
+def test_a_time_or_a_count_that_is_none(bad: Any) -> None:
+    """NaN is before every expiry and below every limit: it is refused, and so is its like."""
+    with pytest.raises(AP2MandateError, match="now_ms must be an int"):
+        found(now_ms=bad)
+    with pytest.raises(AP2MandateError, match="occurrences must be an int"):
+        Usage(occurrences=bad)
+    with pytest.raises(AP2MandateError, match="spent_minor"):
+        Usage(spent_minor={"USD": bad})

@@ -177,3 +177,56 @@ async def _pay_async(shell: Shell) -> None:
         shell.client, mandate=mandate(), run_id="r", tenant="acme", settlement="journal"
     ):
         pass
+
+
+def test_a_record_that_did_not_reach_the_disk(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`journaled` promises nothing that is not so, however the commit failed."""
+    from bursar.client import settling
+    from bursar.client.journal import Journal, JournalError
+
+    def broken(*_: Any) -> Any:
+        raise OSError("not even an answer")
+
+    monkeypatch.setattr(settling, "attempt", broken)
+    raised, _ = pay(shell)
+    assert isinstance(raised, ap2.AP2GuardCommitUncertain)
+    assert (raised.error_code, raised.journaled) == ("COMMIT_RAISED", True)
+    assert len(shell.journal()) == 1
+
+    def full(*_: Any) -> None:
+        raise JournalError("no space left on device")
+
+    monkeypatch.setattr(Journal, "write", full)
+    raised, _ = pay(shell, transaction_id="another")
+    assert isinstance(raised, ap2.AP2GuardCommitUncertain)
+    assert (raised.error_code, raised.journaled) == ("COMMIT_RAISED", False)
+
+
+def test_cancelled_while_committing_with_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COMMIT_CANCELLED does not say that the journal has what it could not take."""
+    from bursar.client.journal import Journal, JournalError
+    from client.scripted import Gate, held
+
+    def full(*_: Any) -> None:
+        raise JournalError("no space left on device")
+
+    monkeypatch.setattr(Journal, "write", full)
+    for shell in shells(True, tmp_path):
+        gate = Gate()
+        shell.server.on("commitReservation", held(gate))
+
+        async def main(shell: Shell = shell, gate: Gate = gate) -> None:
+            task = asyncio.create_task(_pay_async(shell))
+            await gate.wait_reached()
+            task.cancel()
+            with pytest.raises(ap2.AP2GuardCommitUncertain) as raised:
+                await task
+            assert (raised.value.error_code, raised.value.journaled) == ("COMMIT_CANCELLED", False)
+            gate.open()
+            assert await shell.client.flush(5.0) == 0
+
+        shell.run(main())

@@ -110,12 +110,15 @@ def test_bodies_are_the_official_ones(changes: dict[str, Any], terms: dict[str, 
         {"run_id": "\ud800"},
         {"run_id": "r", "extra_dimensions": {str(n): "x" for n in range(12)}},
         {"run_id": "r", "extra_dimensions": {"team": ["blue"]}},
+        {"run_id": "r", "extra_dimensions": ["team"]},
+        {"run_id": "r", "extra_dimensions": {5: "x"}},
+        {"run_id": "r", "extra_dimensions": {"\ud800": "x"}},
     ],
 )
 def test_what_no_server_accepts_is_refused_here(terms: dict[str, Any]) -> None:
     """A dimension that is too long, none, or not text is a typed error with its name."""
-    name = next(iter(terms.get("extra_dimensions", {"run_id": ""})))
-    expected = "extra_dimensions" if name == "0" else name
+    own = terms.get("extra_dimensions", {"run_id": ""})
+    expected = "team" if own == {"team": ["blue"]} else "run_id" if "run_id" in own else "extra_"
     with pytest.raises(AP2MandateError, match=expected):
         ours.build_subject(mandate(), **{**NOBODY, **terms})
 

@@ -14,6 +14,7 @@ from bursar.vocabulary import AMOUNT_MAX
 MICROCENT_DIGITS = 8
 """Decimal places of a microcent in US dollars."""
 
+AMOUNT_CHARS_MAX = 64
 DIGITS_MAX = len(str(AMOUNT_MAX))
 
 
@@ -50,6 +51,11 @@ def exact_decimal(value: str) -> tuple[int, int]:
     Raises:
         AP2MandateError: it is no decimal, not finite, or negative.
     """
+    # Anything longer is no amount that anybody means, and Python refuses to make ints of it.
+    if not isinstance(value, str) or len(value) > AMOUNT_CHARS_MAX:
+        raise AP2MandateError(
+            f"amount_value must be a decimal as text of at most {AMOUNT_CHARS_MAX} characters"
+        )
     try:
         number = Decimal(value)
     except (DecimalException, ValueError, TypeError) as error:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from bursar.ap2.currencies import decimal_text, minor_units
 from bursar.ap2.dates import DateError, moment_of, next_at, span_of
 from bursar.ap2.errors import AP2CurrencyError, AP2MandateError
-from bursar.ap2.findings import UNUSED, Finding, FindingCode, Usage
+from bursar.ap2.findings import UNUSED, Finding, FindingCode, Usage, check_count
 from bursar.ap2.mandates import (
     AgentRecurrence,
     AllowedInstruments,
@@ -65,7 +65,11 @@ def check_payment(
         usage: what was presented under the open mandate before.
         open_checkout_digest: of the open checkout mandate in the chain of the checkout, which
             `payment.reference` names.
+
+    Raises:
+        AP2MandateError: `now_ms` is no time.
     """
+    check_count(now_ms, field="now_ms")
     return (
         *_times(open_mandate, now_ms),
         *_times(payment, now_ms),
@@ -120,8 +124,12 @@ def check_checkout(
         open_mandate: what the user allowed; None if the user signed the closed one.
         mandate: the closed checkout mandate.
         checkout: the payload of its `checkout_jwt`, whose signature was checked.
-        now_ms: the time.
+        now_ms: the time, in milliseconds of the Unix epoch.
+
+    Raises:
+        AP2MandateError: `now_ms` is no time.
     """
+    check_count(now_ms, field="now_ms")
     found = [*_times(mandate, now_ms)]
     if mandate.checkout_hash != mandate.computed_hash:
         found.append(

@@ -25,8 +25,9 @@ from typing import Final
 
 from bursar.ap2.constraints import check_payment
 from bursar.ap2.errors import AP2MandateError
-from bursar.ap2.findings import Finding, FindingCode, Usage
+from bursar.ap2.findings import Finding, FindingCode, Usage, check_count
 from bursar.ap2.mandates import OpenPaymentMandate, PaymentMandate
+from bursar.ap2.sendable import sendable_text
 from bursar.vocabulary import AMOUNT_MAX
 
 APPLICATION_ID: Final = 0x62_61_70_32  # "bap2": no other program's file is taken for ours
@@ -154,10 +155,11 @@ class Consumption:
             open_checkout_digest: see `check_payment`.
 
         Raises:
-            AP2MandateError: the holder has no name, or the file cannot be used.
+            AP2MandateError: the holder has no name, `now_ms` is no time, or the file cannot be
+                used.
         """
-        if not isinstance(holder, str) or not 0 < len(holder) <= HOLDER_CHARS_MAX:
-            raise AP2MandateError(f"holder must be text of 1 to {HOLDER_CHARS_MAX} characters")
+        _check_holder(holder)
+        check_count(now_ms, field="now_ms")
         wanted = Claim(
             payment.transaction_id,
             open_mandate.mandate_hash,
@@ -258,6 +260,13 @@ class Consumption:
                 database.execute("COMMIT")
         except sqlite3.Error as error:
             raise AP2MandateError(f"{self._path}: {error}") from error
+
+
+def _check_holder(holder: object) -> None:
+    if not isinstance(holder, str) or not 0 < len(holder) <= HOLDER_CHARS_MAX:
+        raise AP2MandateError(f"holder must be text of 1 to {HOLDER_CHARS_MAX} characters")
+    if sendable_text(holder) != holder:
+        raise AP2MandateError("holder must not hold NUL or lone surrogates")
 
 
 def _not_again(earlier: Claim, wanted: Claim) -> Finding | None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from bursar.ap2.amounts import MICROCENT_DIGITS, exact_decimal, usd_microcents
 from bursar.ap2.errors import AP2CurrencyError, AP2MandateError
+from bursar.ap2.sendable import sendable_text
 from bursar.vocabulary import AMOUNT_MAX
 
 USD: Final = "USD"
@@ -89,6 +90,8 @@ class ExchangeRate:
             raise AP2CurrencyError("max_age must be a timedelta above 0")
         if not isinstance(self.source, str) or not 0 < len(self.source) <= 256:
             raise AP2CurrencyError("source must be text of 1 to 256 characters: who published it")
+        if sendable_text(self.source) != self.source:
+            raise AP2CurrencyError("source must not hold NUL or lone surrogates")
 
     @classmethod
     def quoted(
@@ -102,7 +105,10 @@ class ExchangeRate:
         try:
             coefficient, exponent = exact_decimal(rate)
         except AP2MandateError as error:
-            raise AP2CurrencyError(f"rate {rate!r} is not a decimal above 0") from error
+            shown = repr(rate) if isinstance(rate, str) else type(rate).__name__
+            raise AP2CurrencyError(
+                f"rate must be a decimal above 0, as text such as '1.0837'; got {shown:.80}"
+            ) from error
         if abs(exponent) > len(str(RATE_PART_MAX)):
             raise AP2CurrencyError(f"rate {rate!r} is outside 10**-18 to 10**18")
         numerator = coefficient * 10 ** max(0, exponent)

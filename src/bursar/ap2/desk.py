@@ -8,14 +8,13 @@ Bursar, because the journal is its.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from bursar.ap2.earlier import EarlierPayment, read_page, read_row
 from bursar.client.held import Engine
-from bursar.client.journal import Record
+from bursar.client.journal import JournalError, Record
 from bursar.client.response import CyclesResponse
 from bursar.client.settler import Intent
 from bursar.client.settling import event_body
@@ -37,7 +36,17 @@ class Attempt:
     as_event: bool = False
 
 
-Committing = Callable[[], Coroutine[Any, Any, Attempt]]
+class Committing(Protocol):
+    """A commit that can be sent, once."""
+
+    @property
+    def journaled(self) -> bool:
+        """Whether the journal has it, or is getting it and has not failed so far."""
+        ...
+
+    async def __call__(self) -> Attempt:
+        """Send it."""
+        ...
 
 
 class Desk(Protocol):
@@ -112,7 +121,7 @@ class _Asks:
 
     def commit(self, rid: str, body: Body, created: Body) -> Committing:
         if self._engine is None:
-            return partial(self._commit, rid, body)
+            return _Sent(self._ask, rid, body)
         record = Record(
             reservation_id=rid,
             base_url=self._engine.config.base_url,
@@ -122,16 +131,57 @@ class _Asks:
             recorded_at_ms=self._engine.io.now_ms(),
         )
         # In the caller's own step: a task that is cancelled before it begins writes nothing.
-        return partial(_settle, self._engine, self._engine.settler.intend(record))
-
-    async def _commit(self, rid: str, body: Body) -> Attempt:
-        return Attempt(await self._ask("commit_reservation", rid, body))
+        return _Settled(self._engine, self._engine.settler.intend(record))
 
 
-async def _settle(engine: Engine, intent: Intent) -> Attempt:
-    step = await engine.settler.settle(intent)
-    journaled = step.journaled and not step.outcome.final
-    return Attempt(step.outcome.response, journaled, step.record.mode == "event")
+class _Sent:
+    """A commit that is sent and no more."""
+
+    journaled = False
+
+    def __init__(
+        self, ask: Callable[..., Coroutine[Any, Any, CyclesResponse]], rid: str, body: Body
+    ) -> None:
+        self._ask, self._rid, self._body = ask, rid, body
+
+    async def __call__(self) -> Attempt:
+        """Send it."""
+        return Attempt(await self._ask("commit_reservation", self._rid, self._body))
+
+
+class _Settled:
+    """A commit that is written down, and then sent until the ledger has it."""
+
+    def __init__(self, engine: Engine, intent: Intent) -> None:
+        """Watch how the writing goes: whoever is cancelled or meets an error asks."""
+        self._engine, self._intent = engine, intent
+        self._watched = intent.writing = _Watched(intent.writing)
+
+    @property
+    def journaled(self) -> bool:
+        """Whether the record is written or on its way."""
+        return not self._watched.failed
+
+    async def __call__(self) -> Attempt:
+        """Settle it."""
+        step = await self._engine.settler.settle(self._intent)
+        journaled = step.journaled and not step.outcome.final
+        return Attempt(step.outcome.response, journaled, step.record.mode == "event")
+
+
+class _Watched:
+    """A record on its way to the disk, and whether it got lost there."""
+
+    def __init__(self, writing: Awaitable[None]) -> None:
+        self._writing = writing
+        self.failed = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        try:
+            yield from self._writing.__await__()
+        except JournalError:
+            self.failed = True
+            raise
 
 
 def desk(client: Any, *, journal: bool) -> Desk:

@@ -6,7 +6,7 @@ itself. Rows are read from above, the first that fits:
 
 | the body | ending |
 |---|---|
-| raised `AP2PaymentUnknown`, or what `unknown_on` names | hold: nothing is released |
+| raised `AP2PaymentUnknown`, or what `unknown_on` names, or a group with one | hold |
 | raised | release, `ap2_guard_failed:{name}` |
 | called `abort` | release, `ap2_guard_aborted:{reason}` |
 | returned | commit |
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from bursar.ap2.enter import INVALID_RESPONSE
 from bursar.ap2.errors import AP2PaymentUnknown
+from bursar.ap2.sendable import told, type_name
 from bursar.client.outcome import RECOGNISED, Expected, classify
 from bursar.client.response import CyclesResponse
 from bursar.vocabulary import ErrorCode
@@ -88,6 +89,8 @@ class Rejected:
 
 
 Verdict = Settled | Uncertain | Rejected
+Kinds = type[BaseException] | tuple[type[BaseException], ...]
+"""What `unknown_on` may be: as in an `except` clause."""
 
 
 def ending(
@@ -97,13 +100,40 @@ def ending(
 ) -> Ending:
     """Return how a payment ends whose body ended like this; see the first table."""
     if raised is not None:
-        name = type(raised).__name__
-        if isinstance(raised, (AP2PaymentUnknown, *unknown_on)):
+        name = type_name(raised)
+        if unknown_in(raised, unknown_on):
             return Hold(f"ap2_payment_unknown:{name}")
         return Release(f"ap2_guard_failed:{name}", name)
     if aborted is not None:
         return Release(f"ap2_guard_aborted:{aborted}", "Aborted")
     return Commit()
+
+
+def unknown_kinds(given: Kinds) -> tuple[type[BaseException], ...]:
+    """Return the exceptions that `unknown_on` names: one class or a tuple, as for `except`.
+
+    Raises:
+        TypeError: it is neither; found out before money is at stake, not while it is.
+    """
+    kinds = given if isinstance(given, tuple) else (given,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(
+                "unknown_on must be exception classes, such as (TimeoutError, ConnectionError); "
+                f"got {kind!r}"
+            )
+    return kinds
+
+
+def unknown_in(
+    raised: BaseException, kinds: tuple[type[BaseException], ...]
+) -> list[BaseException]:
+    """Return what of an exception says that money may have moved; groups are looked into."""
+    if isinstance(raised, (AP2PaymentUnknown, *kinds)):
+        return [raised]
+    if isinstance(raised, BaseExceptionGroup):
+        return [found for one in raised.exceptions for found in unknown_in(one, kinds)]
+    return []
 
 
 def judge(response: CyclesResponse, transaction: str) -> Verdict:
@@ -169,7 +199,7 @@ def raised_message(transaction: str, error: BaseException) -> str:
     """Return what is said when the client raised while committing."""
     return (
         f"AP2 commit raised before a response was received for transaction {transaction}: "
-        f"{type(error).__name__}: {error}. Commit outcome is unknown; no release was attempted."
+        f"{told(error)}. Commit outcome is unknown; no release was attempted."
     )
 
 

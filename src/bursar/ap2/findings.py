@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from bursar.ap2.errors import AP2MandateError
+
 
 class FindingCode(StrEnum):
     """What kind of thing is wrong."""
@@ -71,6 +73,27 @@ class Usage:
     occurrences: int = 0
     spent_minor: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     last_at_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no count can be: NaN is below every limit.
+
+        Raises:
+            AP2MandateError: the message names the field.
+        """
+        counted = {"occurrences": self.occurrences, "last_at_ms": self.last_at_ms or 0}
+        counted |= {f"spent_minor[{name!r}]": amount for name, amount in self.spent_minor.items()}
+        for name, value in counted.items():
+            check_count(value, field=name)
+
+
+def check_count(value: object, *, field: str) -> None:
+    """Refuse what is not a whole number of at least 0.
+
+    Raises:
+        AP2MandateError: the message names `field`.
+    """
+    if type(value) is not int or value < 0:
+        raise AP2MandateError(f"{field} must be an int of at least 0; got {value!r}")
 
 
 UNUSED: Final = Usage()

@@ -1,6 +1,6 @@
 """The guard around one payment, as a `with` block and as an `async with` block.
 
-The rule that lives here: a flow of `payment` that has begun is finished. The blocking shell runs
+The rule that lives here: a flow of `flows` that has begun is finished. The blocking shell runs
 it in one step; the asynchronous one finishes it whatever becomes of the caller, so that a
 cancelled reservation is given back and a cancelled commit still arrives.
 """
@@ -17,19 +17,20 @@ from bursar.ap2 import exits
 from bursar.ap2.currencies import units_of
 from bursar.ap2.errors import AP2GuardCommitUncertain, AP2MandateError
 from bursar.ap2.exits import Commit
+from bursar.ap2.flows import PaymentFlows
 from bursar.ap2.mandate import AP2Mandate
 from bursar.ap2.mapping import REFUND_KIND
-from bursar.ap2.payment import Payment, log
+from bursar.ap2.payment import log
+from bursar.ap2.terms import check_refund_id
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.sync import CyclesClient
 from bursar.flow import run_sync
 
 P = ParamSpec("P")
 T = TypeVar("T")
-REFUND_ID_MAX = 256
 
 
-class GuardedPayment(Payment):
+class GuardedPayment(PaymentFlows):
     """A `with` block around one payment under a mandate.
 
     Entering reserves the mandate's amount. Leaving commits it; if the body raised or called
@@ -60,11 +61,11 @@ class GuardedPayment(Payment):
         trace: TracebackType | None,
     ) -> None:
         """Commit, release or hold."""
-        if self.reservation_id is not None:
+        if self.reservation_id is not None and not self._inherited:
             run_sync(self._end(self.reservation_id, self._ending(raised), raised))
 
 
-class AsyncGuardedPayment(Payment):
+class AsyncGuardedPayment(PaymentFlows):
     """An `async with` block around one payment under a mandate; see `GuardedPayment`.
 
     Cancelled while it reserves, it gives back what was granted. Cancelled while it commits, it
@@ -87,7 +88,7 @@ class AsyncGuardedPayment(Payment):
         trace: TracebackType | None,
     ) -> None:
         """Commit, release or hold."""
-        if self.reservation_id is None:
+        if self.reservation_id is None or self._inherited:
             return
         ending = self._ending(raised)
         try:
@@ -101,7 +102,7 @@ class AsyncGuardedPayment(Payment):
                 said,
                 error_code="COMMIT_CANCELLED",
                 reservation_id=self.reservation_id,
-                journaled=self._journal,
+                journaled=self._committing is not None and self._committing.journaled,
             ) from cancelled
 
 
@@ -145,8 +146,8 @@ Args:
         payment may have been made: give `payment_key` to the payment service.
     settlement: `"journal"` writes the commit into the SDK's journal before it is sent, and the
         SDK goes on with it until the ledger has it, also after a crash.
-    unknown_on: exceptions of the body after which money may have moved: the budget stays held,
-        as for `AP2PaymentUnknown`, and the exception goes on.
+    unknown_on: an exception class or a tuple of them, after which money may have moved: the
+        budget stays held, as for `AP2PaymentUnknown`, and the exception goes on.
     hold_ms: how long the budget stays held then, 1 to 86400000.
     rate: converts a mandate that is not in dollars; it is kept with the reservation, the commit
         and the receipt. Presenting the mandate again needs the same rate.
@@ -229,8 +230,7 @@ def _refund(
     amount_value: str | None,
     terms: dict[str, Any],
 ) -> dict[str, Any]:
-    if not isinstance(refund_id, str) or not 1 <= len(refund_id) <= REFUND_ID_MAX:
-        raise AP2MandateError(f"refund_id must be text of 1 to {REFUND_ID_MAX} characters")
+    check_refund_id(refund_id)
     paid_back = mandate
     if amount_value is not None:
         paid_back = mandate.model_copy(update={"amount_value": amount_value})

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bursar.ap2.amounts import usd_microcents
+from bursar.ap2.amounts import AMOUNT_CHARS_MAX, usd_microcents
 from bursar.ap2.errors import AP2CurrencyError, AP2MandateError
 
 CURRENCY = "USD"
@@ -29,7 +29,7 @@ class AP2Mandate(BaseModel):
     model_config = ConfigDict(populate_by_name=True, extra="forbid", str_strip_whitespace=True)
 
     transaction_id: _Id
-    amount_value: Annotated[str, Field(min_length=1, max_length=64)]
+    amount_value: Annotated[str, Field(min_length=1, max_length=AMOUNT_CHARS_MAX)]
     currency: Annotated[str, Field(min_length=3, max_length=3)]
     payee_website: Annotated[str, Field(min_length=1, max_length=253)]
     checkout_hash: _Id | None = None

@@ -7,14 +7,15 @@ dimensions never replace those.
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from bursar.ap2.amounts import validate_micros
 from bursar.ap2.errors import AP2MandateError
 from bursar.ap2.keys import consume_once_input, idempotency_key
 from bursar.ap2.mandate import AP2Mandate
+from bursar.ap2.sendable import sendable_fields, sendable_text
 
 __all__ = [
     "build_action",
@@ -78,6 +79,10 @@ def build_subject(
         dimensions["checkout_hash"] = mandate.checkout_hash
     if mandate.open_mandate_hash:
         dimensions["open_mandate_hash"] = mandate.open_mandate_hash
+    if extra_dimensions is not None and not isinstance(extra_dimensions, Mapping):
+        raise AP2MandateError(
+            f"extra_dimensions must be a mapping of names to text; got {shorten(extra_dimensions)}"
+        )
     dimensions = {**(extra_dimensions or {}), **dimensions}
     _check_dimensions(dimensions)
     return {**{name: value for name, value in levels.items() if value}, "dimensions": dimensions}
@@ -168,7 +173,7 @@ def build_commit_body(
         "actual": {"unit": UNIT, "amount": amount},
     }
     if metadata:
-        body["metadata"] = json_values(metadata)
+        body["metadata"] = sendable_fields(metadata)
     return body
 
 
@@ -181,24 +186,8 @@ def build_release_body(
     """Return the body that releases; each type of exception has a key of its own."""
     return {
         "idempotency_key": idempotency_key(mandate, "release", exception_type),
-        "reason": reason[:REASON_MAX],
+        "reason": sendable_text(reason)[:REASON_MAX],
     }
-
-
-def json_values(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata that can travel: a value that JSON does not have becomes its text.
-
-    The payment has been made by now; a date among its fields must not cost its commit.
-    """
-    return {str(name): _json_value(value) for name, value in metadata.items()}
-
-
-def _json_value(value: Any) -> Any:
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        return str(value).encode("utf-8", "backslashreplace").decode()
-    return value
 
 
 def _check_dimensions(dimensions: dict[str, str]) -> None:
@@ -208,6 +197,11 @@ def _check_dimensions(dimensions: dict[str, str]) -> None:
             f"than the {DIMENSIONS_MAX} that the protocol allows; pass fewer"
         )
     for name, value in dimensions.items():
+        if not isinstance(name, str) or _UNSENDABLE.search(name):
+            raise AP2MandateError(
+                "extra_dimensions: names must be text without NUL or lone surrogates; got "
+                f"{shorten(name)}"
+            )
         if not isinstance(value, str) or len(value) > DIMENSION_CHARS_MAX:
             raise AP2MandateError(
                 f"{name} must be text of at most {DIMENSION_CHARS_MAX} characters, because it "

@@ -13,11 +13,14 @@ from typing import Any
 
 from bursar.ap2 import mapping
 from bursar.ap2.currencies import ExchangeRate, to_usd_microcents
+from bursar.ap2.errors import AP2MandateError
 from bursar.ap2.keys import idempotency_key
 from bursar.ap2.mandate import AP2Mandate
+from bursar.ap2.sendable import sendable_text
 
 FULL_REFUND = "full"
 REFUND_SCHEMA = "runtime_authority.ap2.payment.refund.v1"
+REFUND_ID_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,5 +127,17 @@ class Terms:
         return {
             "idempotency_key": self.key("hold", presenter),
             "extend_by_ms": hold_ms,
-            "metadata": {"ap2_outcome": "unknown", "reason": reason},
+            "metadata": {"ap2_outcome": "unknown", "reason": sendable_text(reason)},
         }
+
+
+def check_refund_id(refund_id: object) -> None:
+    """Refuse what cannot name a refund.
+
+    Raises:
+        AP2MandateError: it is not text of 1 to 256 characters, or cannot be sent.
+    """
+    if not isinstance(refund_id, str) or not 1 <= len(refund_id) <= REFUND_ID_MAX:
+        raise AP2MandateError(f"refund_id must be text of 1 to {REFUND_ID_MAX} characters")
+    if sendable_text(refund_id) != refund_id:
+        raise AP2MandateError("refund_id must not hold NUL or lone surrogates")
