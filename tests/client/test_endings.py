@@ -135,13 +135,13 @@ def test_two_clients_ask_once(tmp_path: Path) -> None:
 
 
 def test_left_guard_is_released_although_the_warning_is_an_error() -> None:
-    """`-W error::ResourceWarning` must not cost the release."""
+    """`-W error::RuntimeWarning` must not cost the release."""
     with ScriptedLedger(agent="bot") as ledger:
         ledger.budget("1USD")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", ResourceWarning)
+            warnings.simplefilter("error", RuntimeWarning)
             with (
-                pytest.raises(ResourceWarning, match="left without commit or release"),
+                pytest.raises(RuntimeWarning, match="left without commit or release"),
                 ledger.client.reserve(estimate=7),
             ):
                 pass
@@ -158,8 +158,8 @@ def test_left_async_guard_is_released_although_the_warning_is_an_error() -> None
     with ScriptedLedger(agent="bot") as ledger:
         ledger.budget("1USD")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", ResourceWarning)
-            with pytest.raises(ResourceWarning, match="left without commit or release"):
+            warnings.simplefilter("error", RuntimeWarning)
+            with pytest.raises(RuntimeWarning, match="left without commit or release"):
                 asyncio.run(leave(ledger))
         assert [str(one.status) for one in ledger.reservations()] == ["RELEASED"]
 

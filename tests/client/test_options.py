@@ -77,6 +77,7 @@ def test_functions_are_called_with_the_arguments_of_the_action() -> None:
     [
         (None, {}, "estimate is required: the most that the action should cost"),
         ({"estimate": 1}, {"estimate": 2}, "options given twice: estimate; give each once"),
+        (5, {"estimate": 1}, "options must be a mapping or keywords, got int"),
         ({"estimate": 1}, {"colour": 1, "ttl": 5}, "unknown options: colour, ttl; known are "),
     ],
 )

@@ -178,7 +178,7 @@ def left(shell: Shell) -> Any:
         with made:
             pass
 
-    with pytest.warns(ResourceWarning, match="left without commit or release"):
+    with pytest.warns(RuntimeWarning, match="left without commit or release"):
         shell.run(looping() if shell.asynchronous else blocking())
 
 

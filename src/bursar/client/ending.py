@@ -36,10 +36,10 @@ def opened(held: Held, name: str) -> None:
 
 
 def warn(held: Held, name: str) -> None:
-    """Say that a guard was left unsettled."""
+    """Say that a guard was left unsettled; a `ResourceWarning` is not shown by default."""
     warnings.warn(
         f"{name} {held.reservation_id} was left without commit or release; releasing it",
-        ResourceWarning,
+        RuntimeWarning,
         stacklevel=3,
     )
 

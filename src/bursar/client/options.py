@@ -129,8 +129,13 @@ def given_once(options: Mapping[str, Any] | None, more: Mapping[str, Any]) -> di
     """Return options from a mapping and keywords; neither silently overrules the other.
 
     Raises:
-        TypeError: an option is in both.
+        TypeError: they are no mapping, or an option is in both.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(
+            f"options must be a mapping or keywords, got {type(options).__name__};"
+            " a client is given as client="
+        )
     both = sorted(set(options or {}) & set(more))
     if both:
         raise TypeError(f"options given twice: {', '.join(both)}; give each once")
