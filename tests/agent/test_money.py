@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.model_kinds import ask
+from bursar.agent import QueryEngine, load_session
 from bursar.agent.calls import FileCalls
 from bursar.agent.guarded import GuardedModel, GuardedTools
 from bursar.agent.money import STEPS_USED_UP, Purse
@@ -282,6 +283,33 @@ def test_a_repeated_action_is_charged_once(tmp_path: Path) -> None:
         assert (asked, ran) == (1, ["x"])
         assert ledger.spent() == 5 + 2 * 11 + 40
         assert len(ledger.charges()) == 2
+
+    run(case)
+
+
+def test_a_turn_that_was_not_saved_is_repeated_from_what_is_on_disk(tmp_path: Path) -> None:
+    """A conversation that was read from a file is the same question as before the kill."""
+    file, before = tmp_path / "s.json", tmp_path / "before"
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        script = [Reply(tools=[ToolUse("search", {"text": "x"})]), Reply("one"), Reply("two")]
+        _, inner = guarded(purse, *script)
+
+        def engine(**options: Any) -> QueryEngine:
+            again = Purse(ledger.async_client, calls=FileCalls(tmp_path / "s.calls"))
+            tools = GuardedTools(again, Toolbox([tool(search, cost=30)]))
+            model = GuardedModel(again, inner, PRICE)
+            return QueryEngine(model=model, tools=tools, save_to=tmp_path, **options)
+
+        killed = engine(session_id="s")
+        await killed.submit("first")
+        before.write_bytes(file.read_bytes())
+        told = await killed.submit("second")
+        before.replace(file)
+        again = await engine(stored=load_session("s", tmp_path)).submit("second")
+        assert (again.output, again.charges) == (told.output, told.charges)
+        assert len(inner.requests) == 3
+        assert ledger.spent() == killed.state.spent_microcents
 
     run(case)
 

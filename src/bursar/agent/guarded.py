@@ -8,9 +8,10 @@ here; how it is told to the ledger is the purse's.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from bursar.agent.calls import read, written
@@ -122,7 +123,7 @@ class GuardedModel:
         if isinstance(estimate, Unpriced):
             raise BudgetDenied(f"{self.name}: {estimate.why}", "UNPRICED", action=self.name)
         key = request.key or f"call/{prefixed_id('')}/0"
-        return Action(self.name, key, _fingerprint(self.name, asdict(request)), estimate)
+        return Action(self.name, key, _fingerprint(self.name, _told(request)), estimate)
 
     def _most(self, request: ModelRequest, action: Action, usage: TokenUsage) -> int:
         """Return the most that an answer that broke off can have cost.
@@ -193,6 +194,23 @@ class GuardedTools:
 
 def _fingerprint(name: str, asked: Any) -> str:
     return hashlib.sha256(repr((name, asked)).encode()).hexdigest()
+
+
+def _told(request: ModelRequest) -> list[Any]:
+    """Return what a model is told, and nothing else.
+
+    A conversation that was read from a session's file has no charges and is the same question.
+    """
+    said = [
+        [
+            *(one.role.value, one.text),
+            [[call.id, call.name, call.arguments] for call in one.calls],
+            [[result.call_id, result.text, result.is_error] for result in one.results],
+        ]
+        for one in request.messages
+    ]
+    tools = [[one.name, one.description, json.dumps(dict(one.parameters))] for one in request.tools]
+    return [request.system, request.max_tokens, said, tools]
 
 
 def _metrics(usage: TokenUsage) -> dict[str, int]:

@@ -174,11 +174,7 @@ class Told:
 
 
 class Engine(QueryEngine):
-    """An engine that tells of each turn, and names turns by their number.
-
-    A number is the same when the session is resumed, so a turn that was paid for and not
-    saved is found again.
-    """
+    """An engine that tells of each turn."""
 
     shown: Shown
 
@@ -201,7 +197,7 @@ class Engine(QueryEngine):
             matched_tools,
             denied_tools,
             cancel_event,
-            turn_id=turn_id or f"turn_{number}",
+            turn_id=turn_id,
         )
         after = self.total_usage
         tokens = (
@@ -229,7 +225,7 @@ async def carry_out(wanted: Wanted) -> int:
             result = await arun_turn_loop(
                 wanted.prompt,
                 engine=engine,
-                max_turns=wanted.max_turns,
+                max_turns=max(1, wanted.max_turns - engine.state.turns_committed),
                 timeout_seconds=wanted.timeout_s,
                 continuation_prompt=wanted.continue_with,
                 scope=signals.scope,
