@@ -113,7 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a request."""
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # whoever asked was killed meanwhile
+            self.close_connection = True
+            return None
+        request = json.loads(body)
         dialect = DIALECTS.get(self.path.partition("?")[0])
         if dialect is None:
             return self._json(404, openai.error(404, f"no {self.path} here"))
