@@ -13,6 +13,7 @@ from runcycles import CyclesConfig as OfficialConfig
 from runcycles import CyclesResponse as OfficialResponse
 
 from bursar.client.heartbeat import CLAMPED, Beat, Heartbeat, Stop
+from bursar.client.held import _wait_s
 from bursar.client.outcome import Expected, classify
 from bursar.client.response import CyclesResponse
 
@@ -436,3 +437,15 @@ def test_a_heart_by_cadence_beats_like_the_official_one(
     failure waits 30 s at most, and an ambiguous 2xx keeps a cadence that is shorter than that.
     """
     same(patched, ttl_ms, remaining_ms, answers, rtt_ms)
+
+
+# Out of step.
+
+
+def test_beats_of_a_fleet_fall_out_of_step() -> None:
+    """Each comes up to a tenth earlier than it must, never later; a server's time is kept."""
+    waits = {_wait_s(Beat(35_000, early_ok=True)) for _ in range(200)}
+    assert len(waits) > 100
+    assert all(wait is not None and 31.5 <= wait <= 35.0 for wait in waits)
+    assert _wait_s(Beat(35_000)) == 35.0
+    assert _wait_s(Beat(None)) is None
