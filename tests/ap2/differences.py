@@ -64,6 +64,13 @@ DIFFERENCES = [
         "a crash between charge and commit must have a way to its end",
     ),
     Difference(
+        "`heartbeat`",
+        "no such option: a payment that takes longer than `ttl_ms` has lost its hold when it ends",
+        "off, as there; with `heartbeat=True` the lease is kept for as long as the body runs",
+        "payment services may take longer than anybody wants a dead agent to hold budget",
+        "test_lease.py::test_a_payment_that_takes_long_keeps_its_lease",
+    ),
+    Difference(
         "`payment_key`",
         "no such property",
         "an idempotency key for the payment service, the same for every attempt of a mandate",
@@ -97,6 +104,13 @@ DIFFERENCES = [
         "any 2xx is a success; 401, 429, bare or unreadable 4xx and 3xx release the budget",
         "`AP2GuardCommitUncertain`, and the hold is kept",
         "the money has moved, and the reservation may well be alive",
+    ),
+    Difference(
+        "what the ledger says about a refusal",
+        "is not told",
+        "is a note of the exception: `the ledger said: ...`",
+        "a code alone does not say which field, and what to do",
+        "test_lease.py::test_refusals_say_what_the_ledger_said",
     ),
     Difference(
         "codes that nobody knows yet",

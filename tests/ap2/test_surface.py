@@ -12,7 +12,7 @@ from bursar import CyclesClient, CyclesConfig, ap2
 from bursar.client.aio import AsyncCyclesClient
 
 OURS = {
-    *("refund_id", "claim", "resume", "settlement", "unknown_on", "hold_ms", "rate"),
+    *("refund_id", "claim", "resume", "settlement", "unknown_on", "hold_ms", "rate", "heartbeat"),
 }
 ATTRIBUTES = {
     "AP2GuardDenied": {"reason_code", "request_id"},
@@ -100,6 +100,7 @@ def test_a_guard_takes_a_client_of_its_kind() -> None:
     [
         ({"settlement": "later"}, "settlement must be one of raise, journal"),
         ({"settlement": "journal"}, "needs a client of bursar"),
+        ({"heartbeat": True}, "heartbeat=True needs a client of bursar"),
         ({"hold_ms": 0}, "extend_by_ms"),
     ],
 )

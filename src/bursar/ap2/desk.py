@@ -192,13 +192,25 @@ def desk(client: Any, *, journal: bool) -> Desk:
     """
     if not journal:
         return _Asks(client, None)
-    engine = getattr(client, "_engine", None)
-    if not isinstance(engine, Engine) or not engine.config.journal_enabled:
+    engine = engine_of(client, "settlement='journal'")
+    if not engine.config.journal_enabled:
         raise ValueError(
             "settlement='journal' needs a client of bursar with journal_enabled=True; "
-            f"got {type(client).__name__}"
+            f"got {type(client).__name__} without"
         )
     return _Asks(client, engine)
+
+
+def engine_of(client: Any, option: str) -> Engine:
+    """Return what drives a client of Bursar.
+
+    Raises:
+        ValueError: it is another client; `option` is what needs one.
+    """
+    engine = getattr(client, "_engine", None)
+    if not isinstance(engine, Engine):
+        raise ValueError(f"{option} needs a client of bursar; got {type(client).__name__}")
+    return engine
 
 
 def read(answer: object) -> CyclesResponse:

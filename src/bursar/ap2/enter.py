@@ -64,11 +64,16 @@ class Granted:
     caps: Any = None
     alive: bool = True
     resumed: bool = False
+    remaining_ttl_ms: int | None = None
+    expires_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The body must not run. `stray` is a reservation that the answer left behind."""
+    """The body must not run.
+
+    `stray` is a reservation that the answer left behind, `told` what the ledger said about it.
+    """
 
     message: str
     reason_code: str | None
@@ -76,6 +81,7 @@ class Refused:
     decision: Decision | None = None
     stray: str | None = None
     earlier: EarlierPayment | None = None
+    told: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ def judge(response: CyclesResponse, transaction: str, *, dry_run: bool) -> Entry
     """Return what follows from the answer to a reservation; see the module's first table."""
     if not response.is_success:
         failed = f"AP2 reservation failed for transaction {transaction}"
-        return Refused(failed, response.error_code, request_id(response))
+        code, told = response.error_code, response.error_message
+        return Refused(failed, code, request_id(response), told=told)
     try:
         answer = ReservationCreateResponse.model_validate(response.body)
     except ValidationError:
@@ -113,7 +120,14 @@ def judge(response: CyclesResponse, transaction: str, *, dry_run: bool) -> Entry
     if answer.remaining_ttl_ms == 0:
         return replayed(transaction, answer.reservation_id, None)
     alive = answer.remaining_ttl_ms is not None
-    return Granted(answer.reservation_id, answer.decision, answer.caps, alive)
+    return Granted(
+        answer.reservation_id,
+        answer.decision,
+        answer.caps,
+        alive,
+        remaining_ttl_ms=answer.remaining_ttl_ms,
+        expires_at_ms=answer.expires_at_ms,
+    )
 
 
 def replayed(transaction: str, reservation_id: str, earlier: EarlierPayment | None) -> Refused:
@@ -133,7 +147,8 @@ def explain(
     if earlier is None:
         unknown = (
             "this mandate was presented before, by another instance or with another request "
-            "(run id, amount, payee, subject), and the ledger does not tell which. "
+            "(run id, amount, payee, subject), and the ledger does not tell which: a key needs "
+            "the permission reservations:list for that. "
         )
         return replace(refused, message=f"{refused.message}: {unknown}{PAY_ONCE}")
     changed = different(earlier, body)
@@ -160,7 +175,8 @@ def resumable(
     if earlier is None:
         said = (
             f"AP2 mandate of transaction {transaction} has no open reservation that could be "
-            "resumed, or the ledger does not list it. Present it without `resume=True`"
+            "resumed, or the ledger does not list it (a key needs the permission "
+            "reservations:list). If there is none, present it without `resume=True`"
         )
         return Refused(said, NOTHING_TO_RESUME)
     changed = [one for one in different(earlier, body) if not one.startswith("run_id ")]
@@ -178,7 +194,8 @@ def resumable(
 def taken_over(response: CyclesResponse, transaction: str, earlier: EarlierPayment) -> Entry:
     """Return what follows from the answer to the extension that claims an open attempt."""
     if classify(response, Expected.EXTEND).settled:
-        return Granted(earlier.reservation_id, Decision.ALLOW, resumed=True)
+        lease = [response.get_body_attribute(n) for n in ("remaining_ttl_ms", "expires_at_ms")]
+        return Granted(earlier.reservation_id, Decision.ALLOW, None, True, True, *lease)
     code = response.error_code
     if response.status == 410 or code in (
         ErrorCode.RESERVATION_EXPIRED,

@@ -21,6 +21,7 @@ from bursar.ap2.errors import (
     AP2PaymentUnknown,
 )
 from bursar.ap2.exits import Ending, Hold, Release
+from bursar.ap2.lease import keep
 from bursar.ap2.mapping import build_receipt_policy_keys
 from bursar.ap2.payment import Payment, log
 from bursar.ap2.receipt import RuntimeAuthorityReceipt, build_runtime_authority_receipt
@@ -37,12 +38,16 @@ class PaymentFlows(Payment):
 
     # Entering.
 
+    def _monotonic_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000
+
     async def _ask(self) -> Entry:
         """Ask for the payment; nothing is granted to this object before `_admit`."""
         terms = self._terms
         self._created = body = terms.reservation(
             self._presenter, claim=self._claim, now_ms=time.time_ns() // 1_000_000
         )
+        self._asked_ms = self._monotonic_ms()
         if self._resume:
             return await self._take_over(body)
         entry = enter.judge(await self._desk.create(body), terms.transaction, dry_run=terms.dry_run)
@@ -92,6 +97,9 @@ class PaymentFlows(Payment):
         if isinstance(entry, Granted):
             self._granted, self._decision = entry, entry.decision
             log.info("AP2 reservation %s for transaction %s", entry.reservation_id, transaction)
+            if self._beats is not None:
+                now_ms = self._monotonic_ms()
+                self._lease = keep(self._beats, self._created, entry, self._asked_ms, now_ms)
         elif isinstance(entry, Probed):
             answer = entry.answer
             self._decision = answer.decision
@@ -106,12 +114,15 @@ class PaymentFlows(Payment):
         else:
             self._decision = entry.decision
             log.info("AP2 payment refused: %s", entry.message)
-            raise AP2GuardDenied(
+            denied = AP2GuardDenied(
                 entry.message,
                 reason_code=entry.reason_code,
                 request_id=entry.request_id,
                 earlier=entry.earlier,
             )
+            if entry.told:
+                denied.add_note(f"the ledger said: {entry.told}")
+            raise denied
 
     # Leaving.
 
@@ -120,6 +131,8 @@ class PaymentFlows(Payment):
 
     def _end(self, rid: str, ending: Ending, raised: BaseException | None) -> Flow[None]:
         """Return the flow that ends the payment; it raises only if a commit did not settle."""
+        if self._lease is not None:
+            self._lease.claim()
         if isinstance(ending, Release):
             return self._give_back(rid, ending)
         if isinstance(ending, Hold):
@@ -171,7 +184,7 @@ class PaymentFlows(Payment):
         error = await self._release(rid, f"ap2_commit_rejected:{code}", "CommitRejected")
         said = exits.rejected_message(self._terms.transaction, code, error)
         log.error("%s", said)
-        raise AP2GuardCommitFailed(
+        failed = AP2GuardCommitFailed(
             said,
             error_code=code,
             request_id=enter.request_id(response),
@@ -179,6 +192,9 @@ class PaymentFlows(Payment):
             released=error is None,
             release_error=error,
         )
+        if response.error_message:
+            failed.add_note(f"the ledger said: {response.error_message}")
+        raise failed
 
     async def _release(self, rid: str, reason: str, suffix: str) -> str | None:
         """Release, and return why it did not work, or None; never raises `Exception`."""

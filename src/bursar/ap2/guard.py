@@ -132,7 +132,7 @@ Args:
     agent: a level of the subject.
     toolset: a level of the subject.
     action_kind: what policies and budgets are asked about.
-    ttl_ms: the lease; the payment has to be made and committed within it.
+    ttl_ms: the lease; without `heartbeat` the payment is to be made and committed within it.
     overage_policy: what happens if more is committed than was reserved.
     dry_run: ask only: entering raises `AP2DryRunResult`, the body never runs.
     emit_receipt: whether `receipt` is made after a commit.
@@ -151,6 +151,9 @@ Args:
     hold_ms: how long the budget stays held then, 1 to 86400000.
     rate: converts a mandate that is not in dollars; it is kept with the reservation, the commit
         and the receipt. Presenting the mandate again needs the same rate.
+    heartbeat: whether the lease is extended for as long as the body runs, so that a payment may
+        take longer than `ttl_ms`. It needs a client of Bursar, and is off as with the official
+        guard: an agent that hangs then holds the budget for as long as it hangs.
 
 Raises:
     ValueError: `settlement` or `hold_ms` is none of these.

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from bursar.ap2 import exits
 from bursar.ap2.amounts import validate_micros
 from bursar.ap2.currencies import ExchangeRate
-from bursar.ap2.desk import Committing, desk
+from bursar.ap2.desk import Committing, desk, engine_of
 from bursar.ap2.enter import Granted
 from bursar.ap2.mandate import AP2Mandate
 from bursar.ap2.mapping import (
@@ -29,6 +29,7 @@ from bursar.ap2.mapping import (
 from bursar.ap2.receipt import RuntimeAuthorityReceipt
 from bursar.ap2.sendable import sendable_text
 from bursar.ap2.terms import Terms, check_refund_id
+from bursar.client.held import Held
 from bursar.client.shell import Supervisor
 from bursar.client.validation import validate_extend_by_ms
 from bursar.vocabulary import TTL_MS_MAX, Decision
@@ -70,6 +71,7 @@ class Payment:
         unknown_on: exits.Kinds = (),
         hold_ms: int = TTL_MS_MAX,
         rate: ExchangeRate | None = None,
+        heartbeat: bool = False,
     ) -> None:
         """Plan a payment; nothing is sent before the block is entered."""
         if isinstance(client, self.foreign):
@@ -92,6 +94,7 @@ class Payment:
             check_refund_id(refund_id)
         self._terms = Terms(mandate.model_copy(), run_id, levels, *asked, refund_id, rate)
         self._desk = desk(client, journal=settlement == "journal")
+        self._beats = engine_of(client, "heartbeat=True") if heartbeat else None
         self._emit_receipt = emit_receipt
         self._claim, self._resume = claim, resume
         own = getattr(client, "_supervisor", None)
@@ -107,6 +110,8 @@ class Payment:
         self._process = os.getpid()
         self._created: dict[str, Any] = {}
         self._committing: Committing | None = None
+        self._lease: Held | None = None
+        self._asked_ms = 0
         self._granted: Granted | None = None
         self._decision: Decision | None = None
         self._receipt: RuntimeAuthorityReceipt | None = None
