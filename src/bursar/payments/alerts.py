@@ -12,7 +12,16 @@ import logging
 from collections.abc import Iterable
 from enum import StrEnum, unique
 
-from bursar.payments.outcome import NEVER, Disposition, Duty, Money, Remedy, Trigger, duty
+from bursar.payments.outcome import (
+    NEVER,
+    BudgetState,
+    Disposition,
+    Duty,
+    Money,
+    Remedy,
+    Trigger,
+    duty,
+)
 from bursar.payments.records import Notice, PaymentRecord, Topic
 
 _log = logging.getLogger("bursar.payments")
@@ -98,6 +107,26 @@ def notice_of(kind: AlertKind, record: PaymentRecord, now_ms: int) -> Notice:
         payload=json.dumps(facts, sort_keys=True, separators=(",", ":")),
         available_at_ms=now_ms,
     )
+
+
+def funding_notice(before: PaymentRecord, after: PaymentRecord, now_ms: int) -> list[Notice]:
+    """Return the outbox entry of a payment that funds a budget, when it is final: once.
+
+    An incoming payment has no reservation; the budget that it names is the one to fund.
+    """
+    funds = after.budget_ref is not None and after.budget_state is BudgetState.NONE
+    if not funds or after.money is not Money.SETTLED or before.money is Money.SETTLED:
+        return []
+    return [
+        Notice(
+            tenant=after.tenant,
+            payment_id=after.payment_id,
+            topic=Topic.FUNDING,
+            dedupe_key=f"FUND:{after.payment_id}",
+            payload=json.dumps({"budget": after.budget_ref, "payment_id": after.payment_id}),
+            available_at_ms=now_ms,
+        )
+    ]
 
 
 def duty_notice(before: PaymentRecord, after: PaymentRecord, now_ms: int) -> list[Notice]:

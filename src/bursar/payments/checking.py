@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bursar.payments.alerts import AlertKind, alerts_of, duty_notice, notice_of
+from bursar.payments.alerts import AlertKind, alerts_of, duty_notice, funding_notice, notice_of
 from bursar.payments.outcome import TERMINAL, TRANSITIONS, Money, Trigger, read_evidence
 from bursar.payments.records import (
     Change,
@@ -114,7 +114,7 @@ def change_of(
     reopened = [Trigger.CONTRADICTED] if any(e.what == "CONTRADICTED" for e in events) else []
     kinds = [*alerts_of(before, after, reopened), *more]
     told = tuple(notice_of(kind, after, now_ms) for kind in kinds)
-    duties = tuple(duty_notice(before, after, now_ms))
+    duties = (*duty_notice(before, after, now_ms), *funding_notice(before, after, now_ms))
     return Change(after, before.version, events=tuple(events), notices=told + duties)
 
 

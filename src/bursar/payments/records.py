@@ -47,6 +47,7 @@ class Topic(StrEnum):
 
     ALERT = "alert"
     BUDGET = "budget"
+    FUNDING = "funding"  # an incoming payment is final: its budget may be funded
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import httpx2
 
 from bursar.testing.chain.dollar import NAME, TRANSFER_WITH_AUTHORIZATION, VERSION, vrs
 from bursar.x402 import authorization as eip3009
-from bursar.x402 import evm
+from bursar.x402 import evm, offers
 from bursar.x402.authorization import Authorization, TokenDomain
 
 BODY_BYTES_MAX = 64 * 1024
@@ -198,8 +198,7 @@ class ScriptedFacilitator:
 def _read(request: dict[str, Any]) -> tuple[Authorization, TokenDomain, str]:
     """Return what a request of the facilitator API is about, version 1 or 2."""
     payload, wanted = request["paymentPayload"]["payload"], request["paymentRequirements"]
-    network = str(wanted["network"])
-    chain_id = int(network.removeprefix("eip155:")) if network.startswith("eip155:") else 0
+    chain_id = offers.chain_of(wanted["network"]) or 0
     extra = wanted.get("extra") or {}
     name, version = extra.get("name", NAME), extra.get("version", VERSION)
     domain = TokenDomain(name, version, chain_id, evm.address(wanted["asset"], "asset"))

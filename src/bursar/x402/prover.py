@@ -16,7 +16,7 @@ from bursar.payments.records import Evidence, Finding, PaymentRecord
 from bursar.x402 import evm, offers
 from bursar.x402.decide import Verdict, decide
 from bursar.x402.facilitators import Facilitator
-from bursar.x402.reading import Question, read
+from bursar.x402.reading import Question, nonce_used, read
 from bursar.x402.rpc import Receipt, Rpc, RpcError, Tag
 
 
@@ -85,6 +85,26 @@ class ChainProver:
         readings = await asyncio.gather(*(read(one, asked, self._tag) for one in endpoints))
         verdict = decide(asked, readings, self._clock.now_ms() // 1000)
         return Finding(verdict.trigger, evidence_of(verdict), disagreement=verdict.disagreement)
+
+    async def newest(self, record: PaymentRecord) -> tuple[int, bool]:
+        """Return the newest block's number, and whether a payment's nonce is used up in it.
+
+        Raises:
+            RpcError: no endpoint could say.
+        """
+        asked, problem = question_of(record), RpcError("rpc:none", "no endpoint is configured")
+        for rpc in self._endpoints.get(record.network, ()):
+            try:
+                if await rpc.chain_id() != asked.chain_id:
+                    raise RpcError(rpc.name, f"it does not speak for chain {asked.chain_id}")
+                head = await rpc.block("latest")
+                used = None if head is None else await nonce_used(rpc, asked, head)
+                if head is None or used is None:
+                    raise RpcError(rpc.name, f"it has no asset {asked.asset}, or no block")
+                return head.number, used
+            except RpcError as error:
+                problem = error
+        raise problem
 
     async def refund(self, record: PaymentRecord, tx_hash: str) -> Evidence | None:
         """Return the proof that a final transaction pays a payment's value back to its payer.

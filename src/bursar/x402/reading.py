@@ -115,7 +115,7 @@ async def _fill(rpc: Rpc, question: Question, tag: Tag, notes: _Notes) -> str:
     if (final := await rpc.block(tag)) is None:
         return f"it has no {tag} block yet"
     notes.final = final
-    if (used := await _state(rpc, question, final)) is None:
+    if (used := await nonce_used(rpc, question, final)) is None:
         return f"the asset {question.asset} has no code in block {final.number}"
     if used:
         notes.ends += await _ends(rpc, question, final)
@@ -128,7 +128,7 @@ async def _fill(rpc: Rpc, question: Question, tag: Tag, notes: _Notes) -> str:
     return ""
 
 
-async def _state(rpc: Rpc, question: Question, block: Block) -> bool | None:
+async def nonce_used(rpc: Rpc, question: Question, block: Block) -> bool | None:
     """Return whether the nonce is used or canceled in a block; None without a contract."""
     data = evm.call(evm.AUTHORIZATION_STATE, question.payer, question.nonce)
     said = await rpc.call(question.asset, data, block.hash)
@@ -146,7 +146,7 @@ async def _look_ahead(rpc: Rpc, question: Question, final: Block, notes: _Notes)
     notes.head = head
     if question.transaction is not None:
         notes.named = await rpc.receipt(question.transaction)
-    if head.number > final.number and await _state(rpc, question, head):
+    if head.number > final.number and await nonce_used(rpc, question, head):
         logs = await _logs(rpc, question, final.number + 1, head.number)
         notes.recent += await _with_receipts(rpc, logs)
 
