@@ -30,7 +30,7 @@ from bursar.client.models import Caps
 from bursar.integrations.genai_prices import UnknownModel
 from bursar.money import Unpriced
 from bursar.testing import ScriptedLedger
-from bursar.testing.models import ScriptedModel
+from bursar.testing.models import ScriptedModel, ScriptedSyncModel
 from bursar.testing.providers import Reply, ToolUse
 
 PRICE = FixedPrice(1_000_000, 2_000_000)  # a microcent for a token in, two for one out
@@ -71,6 +71,17 @@ def test_an_answer_is_charged_at_its_price() -> None:
         assert isinstance(charge, Charge)
         assert (charge.amount, charge.bound, charge.settled) == (10 + 2 * 2, False, True)
         assert purse.charges == [charge]
+        assert (ledger.spent(), held(ledger)) == (14, 0)
+
+    run(case)
+
+
+def test_a_blocking_model_is_charged_alike() -> None:
+    """A guard does not mind on what its model runs."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model = GuardedModel(purse, ScriptedSyncModel([Reply("one two", input_tokens=10)]), PRICE)
+        await answer(model, key="s/t/0")
         assert (ledger.spent(), held(ledger)) == (14, 0)
 
     run(case)

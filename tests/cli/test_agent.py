@@ -169,6 +169,24 @@ def test_the_second_signal_abandons(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
+def test_a_missing_key_costs_nothing(model: str, tmp_path: Path) -> None:
+    """It is told before anything is reserved, as a mistake of whoever typed."""
+    words = ["--model", model, "--budget", "1USD", "--session", str(tmp_path / "s.json")]
+    with ScriptedProvider([]) as provider:
+        addresses = {k: v for k, v in provider.environment.items() if k.endswith("_URL")}
+        kept = {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_AUTH_TOKEN"))}
+        ended = subprocess.run(
+            [sys.executable, "-m", "bursar.cli", "agent", "run", "?", *words],
+            env=kept | addresses,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{model.partition(':')[0].upper()}_API_KEY" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -180,6 +198,9 @@ def test_the_second_signal_abandons(tmp_path: Path) -> None:
         (["--model", MODELS[0], "--budget", "1USD", "--tools", "no_such_module"], "cannot be"),
         (["--model", MODELS[0], "--budget", "1USD", "--session", "x.txt"], ".json"),
         (["--model", MODELS[0], "--budget", "1USD", "--max-turns", "0"], "--max-turns"),
+        (["--model", MODELS[0], "--budget", "1000 tokens"], "is not money"),
+        (["--model", MODELS[0], "--budget", "1USD", "--session", "/proc/x.json"], "--session: "),
+        (["--model", MODELS[0], "--budget", "1USD", "--session", "a b.json"], "session_id 'a b'"),
     ],
 )
 def test_what_is_typed_wrongly_is_named(words: list[str], said: str) -> None:

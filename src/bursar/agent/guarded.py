@@ -24,12 +24,14 @@ from bursar.agent.ports import (
     ModelEvent,
     ModelRequest,
     Stop,
+    SyncModel,
     TokenUsage,
     ToolCall,
     ToolResult,
     ToolSpec,
 )
 from bursar.agent.pricing import ListPriced, Price, usage_most
+from bursar.agent.threads import answering
 from bursar.agent.tools import Toolbox, denied
 from bursar.client.guard import AsyncStreamHandle
 from bursar.client.models import Caps
@@ -43,12 +45,12 @@ TOKENS_USED_UP = "MAX_TOKENS"
 class GuardedModel:
     """A `Model` whose calls are paid for."""
 
-    def __init__(self, purse: Purse, model: Model, price: Price | None = None) -> None:
+    def __init__(self, purse: Purse, model: Model | SyncModel, price: Price | None = None) -> None:
         """Guard a model.
 
         Args:
             purse: who pays.
-            model: who answers.
+            model: who answers; a blocking one answers on a thread of its own.
             price: what it costs; None is the list price of its name.
 
         Raises:
@@ -71,6 +73,9 @@ class GuardedModel:
                     yield charge
                 yield event
             return
+        prepare = getattr(self._model, "prepare", None)
+        if prepare is not None:  # what cannot be asked is not reserved for
+            prepare()
         await self._purse.step(action)
         handle = await self._purse.reserve(action, MODEL_KIND)
         self._purse.leash.granted(handle.caps)
@@ -95,7 +100,7 @@ class GuardedModel:
         why, maybe_billed, usage, capped = "cancelled", True, UNKNOWN_USAGE, request
         try:
             capped = self._capped(request, action, handle.caps)
-            async with aclosing(self._model.complete(capped, deadline=deadline)) as events:
+            async with aclosing(answering(self._model, capped, deadline)) as events:
                 async for event in events:
                     said.append(event)
                     usage = event if isinstance(event, TokenUsage) else usage

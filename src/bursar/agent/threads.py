@@ -13,6 +13,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, TypeVar, cast
 
+from bursar.agent.ports import Model, ModelEvent, ModelRequest, SyncModel
+
 T = TypeVar("T")
 
 
@@ -75,6 +77,18 @@ async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncG
         left.set()
         while not over:  # not before the thread has ended: until then it is still at work
             _, _, over = await events.get()
+
+
+def answering(
+    model: Model | SyncModel, request: ModelRequest, deadline: float | None
+) -> AsyncGenerator[ModelEvent, None]:
+    """Ask a model of either kind; a blocking one on a daemon thread."""
+    complete = getattr(model, "complete", None)
+    if complete is not None:
+        answer: AsyncGenerator[ModelEvent, None] = complete(request, deadline=deadline)
+        return answer
+    blocking: Any = model
+    return each_in_thread(lambda: blocking.complete_sync(request, deadline=deadline))
 
 
 class Portal:

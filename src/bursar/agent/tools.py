@@ -21,6 +21,7 @@ import inspect
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -93,6 +94,24 @@ class Tool:
         return _text(await _called(self.function, (), given))
 
 
+_call: ContextVar[ToolCall | None] = ContextVar("bursar_tool_call", default=None)
+
+
+def current_call() -> ToolCall:
+    """Return the call that the running tool answers.
+
+    Its `key` names this one use for good: a turn that is repeated after a crash uses the tool
+    under the same key. Hand it to a service as idempotency key, and it acts once.
+
+    Raises:
+        LookupError: no tool is running here.
+    """
+    found = _call.get()
+    if found is None:
+        raise LookupError("no tool is running here: current_call() is for the function of a tool")
+    return found
+
+
 def tool(function: Callable[..., Any], *, name: str | None = None, cost: str | int = 0) -> Tool:
     """Return a function as a tool; its signature and docstring are what the model is told.
 
@@ -159,6 +178,7 @@ class Toolbox:
 
     async def use(self, call: ToolCall) -> ToolResult:
         """Run a call that is allowed."""
+        token = _call.set(call)
         try:
             text = await self.tools[call.name].use(call.arguments)
         except BudgetDenied:  # of an agent that the tool itself ran
@@ -167,6 +187,8 @@ class Toolbox:
             return ToolResult(call.id, call.name, _wrong(call.name, error), is_error=True)
         except Exception as error:  # noqa: BLE001 - the model is told, and may do better
             return ToolResult(call.id, call.name, _shown(error), is_error=True)
+        finally:
+            _call.reset(token)
         return ToolResult(call.id, call.name, text)
 
     async def run(self, call: ToolCall, *, deadline: float | None) -> ToolResult:

@@ -8,7 +8,7 @@ not listen can be abandoned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -29,7 +29,7 @@ from bursar.agent.scope import CancelScope
 from bursar.agent.state import SessionState
 from bursar.agent.step import Answer, Attempt, Refused
 from bursar.agent.talk import Ask, Talk, Terms, Use, begin, follow, heard, used_tools
-from bursar.agent.threads import each_in_thread
+from bursar.agent.threads import answering
 
 Emit = Callable[[dict[str, Any]], object]
 
@@ -75,7 +75,7 @@ class Work:
 
     async def _ask(self, request: ModelRequest, deadline: float | None, emit: Emit) -> None:
         events: list[ModelEvent] = []
-        async with aclosing(_complete(self._model, request, deadline)) as answer:
+        async with aclosing(answering(self._model, request, deadline)) as answer:
             async for event in answer:
                 events.append(event)
                 if isinstance(event, TextDelta):
@@ -201,14 +201,3 @@ def _forget(task: asyncio.Task[Any]) -> None:
     _abandoned.discard(task)
     if not task.cancelled():
         task.exception()  # looked at, so that it is no warning when the task is collected
-
-
-def _complete(
-    model: Model | SyncModel, request: ModelRequest, deadline: float | None
-) -> AsyncGenerator[ModelEvent, None]:
-    complete = getattr(model, "complete", None)
-    if complete is not None:
-        answer: AsyncGenerator[ModelEvent, None] = complete(request, deadline=deadline)
-        return answer
-    blocking: Any = model
-    return each_in_thread(lambda: blocking.complete_sync(request, deadline=deadline))

@@ -97,6 +97,8 @@ def run(
     as_json
         Answer with JSON at the end, amounts as exact integers.
     """
+    if not prompt.strip():
+        raise CommandError(EXIT_USAGE, "PROMPT is empty; say what to ask")
     limits = _limits(budget, max_turns, timeout, conduct.max_tokens)
     return _carry_out(prompt, model, limits, conduct, _session(session), as_json)
 
@@ -147,9 +149,12 @@ def _microcents(budget: str | None) -> int | None:
     from bursar.vocabulary import Unit
 
     try:
-        return money.parse(budget, Unit.USD_MICROCENTS)[1]
+        unit, amount = money.parse(budget, Unit.USD_MICROCENTS)
     except money.AmountError as error:
         raise CommandError(EXIT_USAGE, f"--budget: {error}") from error
+    if unit is not Unit.USD_MICROCENTS:
+        raise CommandError(EXIT_USAGE, f"--budget: {budget!r} is not money; e.g. 0.50USD")
+    return amount
 
 
 def _path(tools: str | None) -> str | None:

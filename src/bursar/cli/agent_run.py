@@ -32,6 +32,7 @@ from bursar.agent import (
     QueryEngine,
     QueryEngineConfig,
     StopReason,
+    StoredSession,
     TurnResult,
     arun_turn_loop,
     load_session,
@@ -43,6 +44,7 @@ from bursar.agent.models import model as model_of
 from bursar.agent.money import Purse
 from bursar.agent.ports import Model, ModelEvent, ModelRequest, TextDelta, ToolCall
 from bursar.agent.pricing import ListPriced
+from bursar.agent.sessions import checked_id
 from bursar.agent.tools import Permissions, Toolbox
 from bursar.cli.exits import (
     EXIT_BUDGET,
@@ -57,6 +59,7 @@ from bursar.cli.exits import (
 )
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.config import CyclesConfig
+from bursar.ledger.ports import StoreUnusable
 
 SETTLING_S = 2.0
 """How long a run waits at its end for what was cancelled to account for itself."""
@@ -112,10 +115,12 @@ class Shown:
     wanted: Wanted
     purse: Purse
     turns: list[dict[str, Any]] = field(default_factory=list)
+    said: bool = False
 
     def text(self, piece: str) -> None:
         """Show a piece of the answer."""
         if not self.wanted.as_json:
+            self.said = True
             print(piece, end="", flush=True)
 
     def tool(self, call: ToolCall) -> None:
@@ -143,7 +148,9 @@ class Shown:
         if self.wanted.as_json:
             return
         most = "at most " if self.turns[-1]["bound"] else ""
-        print(flush=True)
+        if self.said:
+            print(flush=True)
+        self.said = False
         print(
             f"[turn {number}] {result.stop_reason}: {tokens[0]} tokens in, {tokens[1]} out, "
             f"{most}{_usd(spent)}",
@@ -212,13 +219,14 @@ async def carry_out(wanted: Wanted) -> int:
     """Run the agent and return the exit code."""
     asked, price = _model(wanted.model)
     box = Toolbox(_functions(wanted.tools), Permissions(wanted.allow, wanted.deny))
+    stored = _stored(wanted.session)
     client = _client(wanted)
     try:
         await _fund(client, wanted)
         purse = Purse(client, calls=_calls(wanted.session))
         shown = Shown(wanted, purse)
         guarded = Told(GuardedModel(purse, asked, price), shown)
-        engine = _engine(wanted, guarded, GuardedTools(purse, box) if box.tools else None)
+        engine = _engine(wanted, guarded, GuardedTools(purse, box) if box.tools else None, stored)
         engine.shown = shown
         signals = Signals(CancelScope())
         with _listening(signals):
@@ -267,6 +275,7 @@ def _model(spec: str) -> tuple[Model, ListPriced]:
     provider, _, name = spec.partition(":")
     try:
         found = model_of(spec)
+        found.prepare()  # type: ignore[attr-defined]  # the adapters of this package have it
         return found, ListPriced(name, provider if provider in PROVIDERS else None)
     except (LookupError, ValueError, ModuleNotFoundError) as error:
         raise CommandError(EXIT_USAGE, f"--model: {error}") from error
@@ -313,8 +322,11 @@ def _client(wanted: Wanted) -> AsyncCyclesClient:
             raise CommandError(EXIT_USAGE, str(error)) from error
     if wanted.session is None:
         return AsyncCyclesClient.embedded(":memory:")
-    wanted.session.parent.mkdir(parents=True, exist_ok=True)
-    return AsyncCyclesClient.embedded(wanted.session.with_suffix(".ledger"))
+    try:
+        wanted.session.parent.mkdir(parents=True, exist_ok=True)
+        return AsyncCyclesClient.embedded(wanted.session.with_suffix(".ledger"))
+    except (OSError, ValueError, StoreUnusable) as error:
+        raise CommandError(EXIT_USAGE, f"--session: {error}") from error
 
 
 async def _fund(client: AsyncCyclesClient, wanted: Wanted) -> None:
@@ -328,7 +340,20 @@ def _calls(session: Path | None) -> Calls:
     return Calls() if session is None else FileCalls(session.with_suffix(".calls"))
 
 
-def _engine(wanted: Wanted, model: Model, tools: GuardedTools | None) -> Engine:
+def _stored(file: Path | None) -> StoredSession | None:
+    """Return the session that a file holds, if there is one."""
+    try:
+        if file is None:
+            return None
+        checked_id(file.stem)
+        return load_session(file.stem, file.parent) if file.exists() else None
+    except (ValueError, OSError) as error:
+        raise CommandError(EXIT_USAGE, f"--session: {error}") from error
+
+
+def _engine(
+    wanted: Wanted, model: Model, tools: GuardedTools | None, stored: StoredSession | None
+) -> Engine:
     config = QueryEngineConfig(
         max_turns=wanted.max_turns,
         max_budget_tokens=None,
@@ -342,12 +367,8 @@ def _engine(wanted: Wanted, model: Model, tools: GuardedTools | None) -> Engine:
     file = wanted.session
     if file is None:
         return Engine(config, model, **options)
-    if not file.exists():
+    if stored is None:
         return Engine(config, model, session_id=file.stem, save_to=file.parent, **options)
-    try:
-        stored = load_session(file.stem, file.parent)
-    except (ValueError, OSError) as error:
-        raise CommandError(EXIT_USAGE, f"--session: {error}") from error
     return Engine(config, model, stored=stored, save_to=file.parent, **options)
 
 

@@ -56,6 +56,18 @@ class AnthropicModel:
         self._owned = given is None
         self._clients = Clients(lambda: given or anthropic.AsyncAnthropic(max_retries=0))
 
+    def prepare(self) -> None:
+        """Make the client of this event loop, so that a missing key is told before a call.
+
+        Raises:
+            AnthropicError: the environment has no key.
+        """
+        client = self._clients.get()
+        if self._owned and client.api_key is None and client.auth_token is None:
+            raise anthropic.AnthropicError(
+                "no key: set the ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN environment variable"
+            )
+
     async def complete(
         self, request: ModelRequest, *, deadline: float | None
     ) -> AsyncGenerator[ModelEvent, None]:

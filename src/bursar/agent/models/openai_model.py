@@ -53,6 +53,14 @@ class OpenAIModel:
         self._owned = given is None
         self._clients = Clients(lambda: given or openai.AsyncOpenAI(max_retries=0))
 
+    def prepare(self) -> None:
+        """Make the client of this event loop, so that a missing key is told before a call.
+
+        Raises:
+            OpenAIError: the environment has no key.
+        """
+        self._clients.get()
+
     async def complete(
         self, request: ModelRequest, *, deadline: float | None
     ) -> AsyncGenerator[ModelEvent, None]:
