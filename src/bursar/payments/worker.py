@@ -157,6 +157,18 @@ class PaymentWorker:
         finally:
             await self._abandon()
 
+    async def sweep(self) -> None:
+        """Look once at everything that is due now, page by page, and return."""
+        try:
+            while claimed := await self._claim(self._settings.concurrency):
+                self.metrics.heartbeat_ms = self._clock.now_ms()
+                for record in claimed:
+                    self._looks[asyncio.create_task(self._look(record))] = record
+                await asyncio.wait(self._looks)
+                await self._finish()
+        finally:
+            await self._abandon()
+
     async def _round(self) -> None:
         """Claim what there is room for, and wait for something to finish."""
         self.metrics.heartbeat_ms = self._clock.now_ms()
