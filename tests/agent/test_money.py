@@ -13,8 +13,8 @@ import pytest
 from agent.model_kinds import ask
 from bursar.agent import QueryEngine, load_session
 from bursar.agent.calls import FileCalls
-from bursar.agent.guarded import GuardedModel, GuardedTools
-from bursar.agent.money import STEPS_USED_UP, Purse
+from bursar.agent.guarded import MODEL_KIND, GuardedModel, GuardedTools
+from bursar.agent.money import STEPS_USED_UP, Action, Purse
 from bursar.agent.ports import (
     BudgetDenied,
     Charge,
@@ -296,6 +296,24 @@ def test_a_repeated_action_is_charged_once(tmp_path: Path) -> None:
         assert len(ledger.charges()) == 2
 
     run(case)
+
+
+def test_an_answer_whose_lease_ended_is_still_charged_once() -> None:
+    """Killed before it settled, resumed after the lease: an event, under the key of the commit."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        action = Action("m", "s/t/0", "asked", 50)
+        handle = await purse.reserve(action, MODEL_KIND)
+        recorded = purse.record(handle, action, 14, [])
+        handle.dispose()  # the process is gone: nobody extends the lease
+        await asyncio.sleep(1.3)
+        for _ in range(2):
+            charge = await purse.settle_again(action, recorded, MODEL_KIND)
+            assert (charge.amount, charge.settled) == (14, True)
+            assert ledger.spent() == 14
+        assert len(ledger.charges()) == 1
+
+    run(case, ttl_ms=1_000, grace_period_ms=0)
 
 
 def test_a_turn_that_was_not_saved_is_repeated_from_what_is_on_disk(tmp_path: Path) -> None:
