@@ -22,6 +22,7 @@ from bursar.payments.store import open_payments
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import Fault, ScriptedFacilitator
 from bursar.testing.memory_payments import MemoryPayments
+from bursar.x402.results import MemoryResults, StoredAnswer
 from payments.paying import MALLORY, PRICE, SHOP, Payer
 from payments.selling import Shop, offer, paying, payload, receipt_of
 
@@ -313,6 +314,39 @@ def test_without_a_database_nothing_is_sent(
     said = payload(payer)
     assert shop.get(said=said).status_code == 503
     assert settles(facilitator, said) == 0
+
+
+def test_paid_work_that_cannot_be_begun_is_begun_later(
+    shop: Shop, payer: Payer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database fails after the settlement: come back with the same payment, never pay anew."""
+    begin, failures = shop.book.begin, [1]
+
+    def flaky(*values: Any, **more: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise PaymentStoreError("busy")
+        return begin(*values, **more)
+
+    monkeypatch.setattr(shop.book, "begin", flaky)
+    said = payload(payer)
+    answer = shop.get(said=said)
+    assert (answer.status_code, answer.json()["error"]) == (503, "work_in_progress")
+    assert "retry-after" in answer.headers
+    assert shop.handlers.calls == []
+    assert shop.get(said=said).status_code == 200
+
+
+def test_an_answer_that_cannot_be_kept_is_delivered(
+    dollar: Dollar, payer: Payer, facilitator: ScriptedFacilitator
+) -> None:
+    class Full(MemoryResults):
+        def put(self, payment_id: str, answer: StoredAnswer) -> None:
+            raise OSError("no room")
+
+    with Shop(dollar, facilitator, middleware={"results": Full()}) as shop:
+        assert shop.get(said=payload(payer)).status_code == 200
+        assert shop.only().work is Work.DELIVERED
 
 
 def test_an_answer_is_stored_even_if_the_database_hiccups(

@@ -207,34 +207,57 @@ class X402:
         self, record: PaymentRecord, price: Price, version: int, scope: Any, body: bytes, send: Send
     ) -> None:
         """Run the handler once, or give on what it answered."""
-        begun, late = await asyncio.to_thread(self._begin, record.payment_id, price)
-        if begun is None:
-            now = await asyncio.to_thread(self._book.get, record.payment_id)
-            await self._repeated(now, version).send(send)
+        # A request that is cancelled between the claim of the work and its run would leave it.
+        starting = self._supervised(
+            self._started(record, price, version, scope, body), "the begin of a handler"
+        )
+        try:
+            started = await asyncio.shield(starting)
+        except PaymentStoreError:
+            now_ms = self._book.clock.now_ms()
+            await answers.at_work(record, version, now_ms).send(send)
             return
-        paid = Paid(
-            *(begun.payment_id, begun.payer, begun.value, begun.asset, begun.network),
-            final=begun.money is Money.SETTLED,
-            transaction=begun.tx_hash,
-            late=late,
-        )
-
-        async def finished(status: int, answer: StoredAnswer | None) -> None:
-            if status < 400 and answer is not None:
-                self._results.put(begun.payment_id, answer)
-            await self._finish(begun, late=late, done=status < 400, why=f"the handler: {status}")
-
-        run = Performance(answers.receipt(begun, version), finished)
-        task = self._supervised(
-            self._perform(run, begun, {**scope, SCOPE_KEY: paid}, body, late=late),
-            f"the handler of {begun.payment_id}",
-        )
+        if isinstance(started, PaymentRecord):
+            await self._repeated(started, version).send(send)
+            return
+        run, task, begun = started
         await run.relay(send)
         failure = await asyncio.shield(task)
         if failure is not None and not run.started:
             await answers.failed(begun, version).send(send)
         elif failure is not None:
             raise failure  # the answer had begun: the server breaks it off
+
+    async def _started(
+        self, record: PaymentRecord, price: Price, version: int, scope: Any, body: bytes
+    ) -> tuple[Performance, asyncio.Task[BaseException | None], PaymentRecord] | PaymentRecord:
+        """Claim the work and begin it; return the record as it is if another has it or had it."""
+        begun, late = await asyncio.to_thread(self._begin, record.payment_id, price)
+        if begun is None:
+            return await asyncio.to_thread(self._book.get, record.payment_id)
+        claimed = begun
+        paid = Paid(
+            *(claimed.payment_id, claimed.payer, claimed.value, claimed.asset, claimed.network),
+            final=claimed.money is Money.SETTLED,
+            transaction=claimed.tx_hash,
+            late=late,
+        )
+
+        async def finished(status: int, answer: StoredAnswer | None) -> None:
+            if status < 400 and answer is not None:
+                try:
+                    self._results.put(claimed.payment_id, answer)
+                except Exception as error:  # noqa: BLE001  # the work is done all the same
+                    name = type(error).__name__
+                    _log.error("%s: its answer was not kept: %s", claimed.payment_id, name)
+            await self._finish(claimed, late=late, done=status < 400, why=f"the handler: {status}")
+
+        run = Performance(answers.receipt(claimed, version), finished)
+        task = self._supervised(
+            self._perform(run, claimed, {**scope, SCOPE_KEY: paid}, body, late=late),
+            f"the handler of {claimed.payment_id}",
+        )
+        return run, task, claimed
 
     async def _perform(
         self, run: Performance, record: PaymentRecord, scope: Any, body: bytes, *, late: bool
