@@ -14,6 +14,7 @@ from enum import StrEnum, unique
 
 from bursar.payments.outcome import (
     NEVER,
+    UNRESOLVED,
     BudgetState,
     Disposition,
     Duty,
@@ -23,8 +24,11 @@ from bursar.payments.outcome import (
     duty,
 )
 from bursar.payments.records import Notice, PaymentRecord, Topic
+from bursar.payments.schedule import Pace, mandatory_ms, unresolved_ms
 
 _log = logging.getLogger("bursar.payments")
+# Elsewhere a transaction comes from the chain itself, and was seen there.
+_NAMED = frozenset({Money.PENDING, Money.UNKNOWN, Money.PARKED})
 
 
 @unique
@@ -39,6 +43,8 @@ class AlertKind(StrEnum):
     REFUNDED_UNPAID = "payment.refunded_unpaid"
     BUDGET_DISAGREES = "payment.budget_disagrees"
     WITNESSES_DISAGREE = "payment.witnesses_disagree"
+    UNRESOLVED_TOO_LONG = "payment.unresolved_too_long"
+    UNPROVEN_SUCCESS = "payment.unproven_success"
 
 
 def alerts_of(
@@ -72,6 +78,27 @@ def alerts_of(
     return found
 
 
+def late_alerts(
+    before: PaymentRecord, after: PaymentRecord, now_ms: int, pace: Pace
+) -> list[AlertKind]:
+    """Return what a look gives cause for that only time shows.
+
+    A transaction that a facilitator named must be on the chain by the mandatory look, or the
+    named success is none that anybody can prove. A payment that is not resolved when twice the
+    chain's finality has passed since its authorization ended waits for a person: the chain is
+    not read, or it cannot say.
+    """
+    found: list[AlertKind] = []
+    mandatory, limit = mandatory_ms(after, pace), unresolved_ms(after, pace)
+    named = before.tx_hash is not None and before.money in _NAMED
+    unproven = mandatory is not None and after.money in UNRESOLVED and now_ms >= mandatory
+    if named and (unproven or is_never(after)):
+        found.append(AlertKind.UNPROVEN_SUCCESS)
+    if limit is not None and after.money in UNRESOLVED and now_ms >= limit:
+        found.append(AlertKind.UNRESOLVED_TOO_LONG)
+    return found
+
+
 def is_never(record: PaymentRecord) -> bool:
     """Return whether a payment is proved not to have been paid."""
     return record.money in NEVER
@@ -80,7 +107,8 @@ def is_never(record: PaymentRecord) -> bool:
 def notice_of(kind: AlertKind, record: PaymentRecord, now_ms: int) -> Notice:
     """Return the outbox entry of an alert: webhook-ready, and the same key for the same cause.
 
-    A reopened payment may be reopened again, so that key counts; the others happen once.
+    A reopened payment may be reopened again, so that key counts; the others are told once,
+    however often a look finds them.
     """
     count = f":{record.version}" if kind is AlertKind.REOPENED else ""
     facts = {

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bursar.payments.alerts import AlertKind, alerts_of, duty_notice, funding_notice, notice_of
+from bursar.payments.alerts import (
+    AlertKind,
+    alerts_of,
+    duty_notice,
+    funding_notice,
+    late_alerts,
+    notice_of,
+)
 from bursar.payments.outcome import TERMINAL, TRANSITIONS, Money, Trigger, read_evidence
 from bursar.payments.records import (
     Change,
@@ -68,6 +75,7 @@ def checked(
     after = replace(after, next_check_at_ms=at_ms)
     disagree = finding is not None and finding.disagreement
     more = [AlertKind.WITNESSES_DISAGREE] if disagree else []
+    more += late_alerts(record, after, now_ms, pace)
     return replace(change_of(record, after, events, now_ms, more), fence=record.fence)
 
 

@@ -60,6 +60,13 @@ def mandatory_ms(record: PaymentRecord, pace: Pace) -> int | None:
     return record.valid_before_s * 1_000 + pace.finality_ms + pace.skew_ms
 
 
+def unresolved_ms(record: PaymentRecord, pace: Pace) -> int | None:
+    """Return from when on an unresolved payment is late; None without an end of validity."""
+    if record.valid_before_s is None:
+        return None
+    return record.valid_before_s * 1_000 + 2 * pace.finality_ms
+
+
 def hard_deadline_ms(record: PaymentRecord, pace: Pace) -> int:
     """Return when a payment without evidence is parked."""
     mandatory = mandatory_ms(record, pace)

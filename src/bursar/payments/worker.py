@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bursar.clock import Clock
@@ -73,6 +73,7 @@ class WorkerMetrics:
     postponed: int = 0
     unreachable: int = 0
     store_failures: int = 0
+    looks: int = 0
 
 
 @dataclass(slots=True)
@@ -93,6 +94,10 @@ class _Breaker:
             return until_ms
         self._until_ms[endpoint] = now_ms + self.closed_ms  # this look alone tries it
         return None
+
+    def closed(self, now_ms: int) -> list[str]:
+        """Return who is left alone now."""
+        return [name for name, until_ms in self._until_ms.copy().items() if now_ms < until_ms]
 
     def heard(self, endpoint: str, now_ms: int, *, failed: bool) -> None:
         """Count an answer or its absence."""
@@ -118,14 +123,27 @@ class PaymentWorker:
         rng: Rng,
         pace: Pace | None = None,
         settings: WorkerSettings | None = None,
+        saved: Callable[[Change], None] | None = None,
     ) -> None:
-        """Take what it works with; `owner` names this worker in its leases."""
+        """Take what it works with.
+
+        Args:
+            store: where the payments are.
+            prover: who finds out.
+            owner: names this worker in its leases.
+            clock: the time.
+            rng: for the jitter.
+            pace: how often payments are looked at.
+            settings: the worker's bounds.
+            saved: is told of each change that was saved, for those who count.
+        """
         self.metrics = WorkerMetrics()
         self._store, self._prover = store, prover
         self._owner, self._clock, self._rng = owner, clock, rng
         self._pace = pace or Pace()
         self._settings = settings or WorkerSettings()
         self._breaker = _Breaker(self._settings.breaker_failures, self._settings.breaker_ms)
+        self._saved = saved
         self._stopping = asyncio.Event()
         self._looks: dict[asyncio.Task[Change], PaymentRecord] = {}
         self._task: asyncio.Task[None] | None = None
@@ -140,6 +158,10 @@ class PaymentWorker:
         self.stop()
         if self._task is not None:
             await self._task
+
+    def left_alone(self) -> list[str]:
+        """Return the endpoints that failed too often and are not asked for a while."""
+        return self._breaker.closed(self._clock.now_ms())
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns within `stop_s`."""
@@ -217,6 +239,7 @@ class PaymentWorker:
                 # Spread out, so that they do not all come back at once.
                 wait_ms = round(self._rng.uniform(0, self._settings.breaker_ms))
                 return postponed(record, until_ms + wait_ms)
+            self.metrics.looks += 1
             async with asyncio.timeout(self._settings.call_s):
                 finding = await self._prover.prove(record)
         except Exception as error:  # noqa: BLE001  # one payment's trouble is its own
@@ -287,6 +310,8 @@ class PaymentWorker:
             self.metrics.saved += result.saved is Saved.SAVED
             self.metrics.stale += result.saved is Saved.STALE
             self.metrics.fenced += result.saved is Saved.FENCED
+            if self._saved is not None and result.saved is Saved.SAVED:
+                self._saved(change)
             if result.saved is Saved.FENCED:
                 _log.warning("payment %s: the lease was lost", change.after.payment_id)
 
