@@ -24,6 +24,7 @@ def serve(
     port: int | None = None,
     migrate: bool = False,
     log_level: str | None = None,
+    payments_rpc: Annotated[list[str] | None, Parameter(negative="")] = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Serve the Cycles protocol from one SQLite file, until SIGTERM or Ctrl-C.
@@ -44,10 +45,14 @@ def serve(
         Bring a store of an older schema up to date before serving. Back it up first.
     log_level
         debug (each request), info, warning or error. Default info.
+    payments_rpc
+        NETWORK=URL, whom to ask what became of payments, such as eip155:8453=https://rpc.example;
+        twice for a network gives two witnesses. Without it no payments are looked at.
     as_json
         Say what is served as one JSON object on standard output.
     """
     given = {"store": store, "host": host, "port": port, "log_level": log_level}
+    given["payments_rpc"] = None if payments_rpc is None else " ".join(payments_rpc)
     try:
         settings = load(os.environ, given)
     except SettingError as error:

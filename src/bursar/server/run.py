@@ -29,7 +29,7 @@ from bursar.clock import Clock, SystemClock
 from bursar.core.state import Head
 from bursar.ledger.batcher import Batcher
 from bursar.ledger.service import Ledger
-from bursar.server import app, health, jobs, pages, protocol, retention
+from bursar.server import app, health, jobs, pages, payments, protocol, retention
 from bursar.server.adminkey import AdminKey
 from bursar.server.attempts import WINDOW_MS, Attempts
 from bursar.server.auth import Authenticator
@@ -147,7 +147,8 @@ async def _serve(
     )
     failures = Failures(batcher, clock, attempts)
     state = health.State(batcher, reader, clock)
-    scrape = telemetry.exposition(state, store.statistics).page
+    reconciliation = payments.Reconciliation(settings, store.path)
+    scrape = telemetry.exposition(state, store.statistics, reconciliation.collector()).page
     shown: dict[str, ASGIApp] = {
         "/metrics": pages.MetricsPage(scrape, authenticator, settings.metrics_key),
         **pages.description(),
@@ -161,6 +162,7 @@ async def _serve(
         telemetry.service.watch_loop(),
         retention.finish_forever(failures, clock),
         retention.forget_forever(store, clock, settings.audit_days, settings.audit_stranger_days),
+        reconciliation.run_forever(),
     ]
     tasks = [asyncio.create_task(one) for one in work]
     try:

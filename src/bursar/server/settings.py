@@ -181,6 +181,23 @@ SETTINGS: tuple[Setting, ...] = (
         "names an exporter or an endpoint, `on` always, and without the extra the server does not "
         "start, or `off`.",
     ),
+    Setting(
+        "payments_rpc",
+        "BURSAR_PAYMENTS_RPC",
+        str,
+        "",
+        "Whom the server asks what became of payments: NETWORK=URL with blanks between, such as "
+        "`eip155:8453=https://rpc.example`; twice for a network gives two witnesses. Without it "
+        "the server looks at no payments.",
+    ),
+    Setting(
+        "payments_facilitators",
+        "BURSAR_PAYMENTS_FACILITATORS",
+        str,
+        "",
+        "Facilitators that are asked where to look, never to pay: NAME=URL or NAME:DIALECT=URL "
+        "with blanks between; NAME is the one in the records.",
+    ),
 )
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -218,6 +235,8 @@ class Settings:
     metrics_key: str
     metrics_tenants_max: int
     traces: str
+    payments_rpc: str
+    payments_facilitators: str
 
     @property
     def store_path(self) -> Path:
@@ -283,9 +302,29 @@ def _check(settings: Settings) -> None:
         )
     if settings.traces not in TRACES:
         raise SettingError(f"traces: must be one of {', '.join(TRACES)}, got {settings.traces!r}")
+    _check_payments(settings)
     _check_key("admin_key", settings.admin_key)
     if settings.metrics_key != METRICS_OPEN:
         _check_key("metrics_key", settings.metrics_key)
+
+
+def _check_payments(settings: Settings) -> None:
+    if not settings.payments_rpc and not settings.payments_facilitators:
+        return
+    if not settings.payments_rpc:
+        raise SettingError(
+            "payments_facilitators: a facilitator only knows where to look; set payments_rpc too"
+        )
+    from bursar.x402 import endpoints  # most servers look at no payments, and do not need it
+
+    for name, read in (
+        ("payments_rpc", endpoints.read_rpc),
+        ("payments_facilitators", endpoints.read_facilitators),
+    ):
+        try:
+            read(getattr(settings, name).split())
+        except ValueError as error:
+            raise SettingError(f"{name}: {error}") from None
 
 
 def _check_key(name: str, key: str) -> None:

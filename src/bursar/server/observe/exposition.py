@@ -39,12 +39,15 @@ class Exposition:
         service: ServiceCounts,
         state: health.State,
         statistics: Callable[[], Statistics],
+        *more: Collector,
     ) -> None:
         """Tie the counts to one page."""
         self._registry = CollectorRegistry()
         self._registry.register(LedgerCollector(ledger))
         self._registry.register(ServiceCollector(service, state))
         self._registry.register(StoreCollector(statistics))
+        for collector in more:
+            self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from prometheus_client.registry import Collector
+
 from bursar.ledger.observer import Executed
 from bursar.server import health
 from bursar.server.observe.exposition import Exposition
@@ -53,6 +55,8 @@ class Telemetry:
         if self.spans is not None:
             self.spans.close()
 
-    def exposition(self, state: health.State, statistics: Callable[[], Statistics]) -> Exposition:
-        """Return what is shown to a scraper."""
-        return Exposition(self.ledger, self.service, state, statistics)
+    def exposition(
+        self, state: health.State, statistics: Callable[[], Statistics], *more: Collector
+    ) -> Exposition:
+        """Return what is shown to a scraper, and what others show beside it."""
+        return Exposition(self.ledger, self.service, state, statistics, *more)
