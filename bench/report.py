@@ -14,6 +14,7 @@ import sdk
 from http_load import FIXED, LEAVES, RESERVE, SHARED, Figure
 
 import agent
+import payments
 
 Rounds = Sequence[Sequence[Figure]]
 CLIENTS = 50  # what the aims are about
@@ -110,6 +111,7 @@ def show(document: dict[str, Any]) -> None:
     )
     sdk.show(document["sdk"])
     agent.show(document["agent"])
+    payments.show(document["payments"])
     for aim in document["aims"]:
         verdict = "reached" if aim["reached"] else "MISSED"
         print(f"{aim['aim']:42}{aim['wanted']:>9}{aim['measured']:12,.2f}  {verdict}")

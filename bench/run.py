@@ -3,8 +3,9 @@
 One run, with every commit flushed to disk: a fixed answer over HTTP (the ceiling), reserve
 alone and with its commit, on one shared budget and on independent ones, the same without
 HTTP, and reserve on a store that already holds a million reservations; then what the SDK
-adds to a call (`sdk`) and what the turn loop adds to a model (`agent`). Measurements that are
-compared take turns. In the end the ledger that the load left behind is audited.
+adds to a call (`sdk`), what the turn loop adds to a model (`agent`), and what closed payments
+cost those that are due (`payments`). Measurements that are compared take turns. In the end the
+ledger that the load left behind is audited.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from http_load import FIXED, LEAVES, PAIR, RESERVE, SHARED, Figure, Load
 from served import Served, provision, serving
 
 import agent
+import payments
 from bursar import __version__
 from bursar.ledger.audit import audit
 from bursar.storage.sqlite.store import SqliteStore
@@ -85,8 +87,11 @@ def _measure(folder: Path, plan: Plan) -> dict[str, Any]:
     document["sdk"] = sdk.measure(folder, plan.guards, quick=plan.guards < GUARDS)
     _say("agent", f"{agent.LOOPS:,} loops at once")
     document["agent"] = agent.measure(quick=plan.guards < GUARDS)
+    _say("payments", "open and closed ones")
+    document["payments"] = payments.measure(folder, quick=plan.guards < GUARDS)
     document["aims"] = report.aims(document["figures"], document["stored"], document["sdk"])
     document["aims"] += report.checked(agent.aims(document["agent"]))
+    document["aims"] += report.checked(payments.aims(document["payments"]))
     opened = SqliteStore.open(store, create=False)
     found = audit(opened.reader)
     opened.close()

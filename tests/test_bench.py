@@ -26,6 +26,12 @@ AGENT = {
     *("async_cancel_ms", "sync_cancel_ms", "loops"),
 }
 
+PAYMENTS = {
+    *("open", "closed", "fill_s", "claim", "start_up", "scrape", "missed"),
+    *("visited_s", "visited_open_only_s", "visited_ratio"),
+    *("file_bytes", "file_open_only_bytes"),
+}
+
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -41,7 +47,8 @@ def test_bench_reports(tmp_path: Path) -> None:
     process = run("--quick", "--seconds", "0.1", "--json", "--folder", str(tmp_path))
     assert process.returncode == 0, process.stderr
     document = json.loads(process.stdout)
-    parts = {"machine", "plan", "figures", "stored", "sdk", "agent", "aims", "ledger", "errors"}
+    parts = {"machine", "plan", "figures", "stored", "sdk", "agent", "payments", "aims"}
+    parts |= {"ledger", "errors"}
     assert document.keys() == parts
     assert document["machine"].keys() == MACHINE
     asked = {"seconds": 0.1, "rounds": 1, "stored": 10_000, "clients": [1, 50], "guards": 1_000}
@@ -68,7 +75,8 @@ def test_bench_reports(tmp_path: Path) -> None:
     assert document["stored"]["reservations"] == 10_000
     check_sdk(document["sdk"])
     check_agent(document["agent"])
-    assert len(document["aims"]) == 16
+    check_payments(document["payments"])
+    assert len(document["aims"]) == 19
     assert document["errors"] == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -103,6 +111,16 @@ def check_agent(agent: dict[str, Any]) -> None:
         assert 0 < agent[name]["p50"] <= agent[name]["p99"]
     loops = agent["loops"]
     assert (loops["loops"], loops["failed"], loops["turns"]) == (1_000, 0, 5_000)
+
+
+def check_payments(payments: dict[str, Any]) -> None:
+    """Every figure of payments is there, and none that was due was missed."""
+    assert payments.keys() == PAYMENTS
+    assert (payments["open"], payments["closed"], payments["missed"]) == (500, 5_000, 0)
+    for name in ("claim", "start_up", "scrape"):
+        assert payments[name].keys() == {"ms", "open_only_ms", "ratio"}
+        assert min(payments[name].values()) > 0
+    assert payments["file_bytes"] > payments["file_open_only_bytes"] > 0
 
 
 def test_bench_prints_a_table(tmp_path: Path) -> None:
