@@ -14,13 +14,14 @@ from typing import Any, Final, Protocol
 
 from bursar.payments.alerts import alerts_of, notice_of, tell
 from bursar.payments.checking import checked
-from bursar.payments.outcome import IllegalTransition, Money, Remedy
+from bursar.payments.outcome import IllegalTransition, Money, Remedy, Trigger
 from bursar.payments.ports import PaymentQuery, PaymentStore, Prover, Saved
 from bursar.payments.records import (
     Change,
     Evidence,
     PaymentEvent,
     PaymentRecord,
+    move,
     move_remedy,
 )
 from bursar.payments.schedule import Pace, Rng
@@ -155,6 +156,26 @@ def write_off(
         return _remedied(now, Remedy.WRITTEN_OFF, evidence, now_ms)
 
     return _change(store, payment_id, again)
+
+
+def distrust(store: PaymentStore, now_ms: int) -> int:
+    """Take every payment that was not sent for one that may have been; return how many.
+
+    A backup does not know what happened since. What it says was never sent would be refused, and
+    its payer asked for a second payment; as an unknown outcome it is looked up on the chain.
+    """
+    said = Evidence("operator:restore", "from a backup: it may have been sent since then")
+    count = 0
+    while page := store.page(PaymentQuery(money=Money.RECORDED, limit=PAGE)):
+        changes: list[Change] = []
+        for record in page:
+            after, events = replace(record, next_check_at_ms=now_ms), list[PaymentEvent]()
+            for trigger in (Trigger.SENDING, Trigger.LOST):
+                after, event = move(after, trigger, said, now_ms)
+                events.append(event)
+            changes.append(Change(after, record.version, events=tuple(events)))
+        count += sum(result.saved is Saved.SAVED for result in store.save(changes))
+    return count
 
 
 def _get(store: PaymentStore, payment_id: str) -> PaymentRecord:

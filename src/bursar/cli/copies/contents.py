@@ -16,6 +16,7 @@ from typing import Any
 from bursar.core.state import Head
 from bursar.ledger.audit import audit
 from bursar.ledger.ports import Reader, StoreError
+from bursar.storage.sqlite import payment_audit
 from bursar.storage.sqlite import snapshot as sqlite
 from bursar.wire.timestamps import format_timestamp
 
@@ -35,6 +36,7 @@ class Contents:
     entries: int
     heads: Mapping[str, Head]
     findings: tuple[str, ...]
+    payments: int = 0
 
     @property
     def newest_ms(self) -> int | None:
@@ -50,6 +52,7 @@ class Contents:
             "tenants": self.tenants,
             "budgets": self.budgets,
             "entries": self.entries,
+            "payments": self.payments,
             "newest_entry_at": None if newest is None else format_timestamp(newest),
             "ok": not self.findings,
             "findings": list(self.findings),
@@ -59,8 +62,10 @@ class Contents:
         """Return what is in it, for people."""
         newest = self.newest_ms
         until = "" if newest is None else f", the last of {format_timestamp(newest)}"
+        paid = f", {self.payments:,} payments" if self.payments else ""
         return (
             f"{self.tenants:,} tenants, {self.budgets:,} budgets, {self.entries:,} entries{until}"
+            f"{paid}"
         )
 
 
@@ -108,6 +113,7 @@ def _judge(path: Path, also: Also) -> Contents | None:
         heads = dict(reader.heads())
         report = audit(reader)
         more = tuple(also(about.ledger, reader))
+    payments, parted = payment_audit.audit(path)
     damage = tuple(f"the file is damaged: {what}" for what in about.damage)
     return Contents(
         about.ledger,
@@ -117,7 +123,8 @@ def _judge(path: Path, also: Also) -> Contents | None:
         report.budgets,
         report.entries,
         heads,
-        damage + report.findings + more,
+        damage + report.findings + tuple(parted) + more,
+        payments,
     )
 
 

@@ -7,7 +7,7 @@ name last, and going back to an older state than was acknowledged is said in num
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +25,10 @@ from bursar.cli.exits import (
 )
 from bursar.cli.remote.show import Show
 from bursar.cli.replay.progress import progress
+from bursar.clock import SystemClock
 from bursar.ledger.ports import StoreError, StoreFull
+from bursar.payments.operate import distrust
+from bursar.payments.store import open_payments
 from bursar.storage.sqlite import snapshot as sqlite
 from bursar.storage.sqlite.claim import Claim
 
@@ -61,17 +64,20 @@ def restore(
     """
     show = Show(as_json=as_json)
     try:
-        found, lost, schema = _restore(backup, target.absolute(), accept_loss, show)
+        found, lost, schema, unsure = _restore(backup, target.absolute(), accept_loss, show)
     except StoreFull as error:
         raise files.no_space(target) from error
     except StoreError as error:
         raise CommandError(EXIT_STORE, str(error)) from error
     document = {"target": str(target.absolute()), **found.document(), "lost_entries": lost}
+    document["payments_unsure"] = unsure
     facts = [("holds", found.sentence()), ("audit", "no findings")]
     if schema < found.schema:
         facts.append(("schema", f"brought from {schema} to {found.schema}"))
     if lost:
         facts.append(("lost", f"{lost:,} entries; account for them again with POST /v1/events"))
+    if unsure:
+        facts.append(("payments", f"{unsure:,} may have been sent since; the chain is asked"))
     facts.append(("serve", f"bursar serve --store sqlite:///{target}"))
     show.result(document, f"Restored {backup} to {target}", facts)
     return EXIT_OK
@@ -79,8 +85,8 @@ def restore(
 
 def _restore(
     backup: Path, target: Path, accept_loss: int | None, show: Show
-) -> tuple[Contents, int, int]:
-    """Return what was restored, how many entries that loses, and the backup's own schema."""
+) -> tuple[Contents, int, int, int]:
+    """Return what was restored, what that loses, the backup's schema, and the doubtful payments."""
     with ExitStack() as stack:
         claim = _claimed(target)
         stack.callback(claim.close)
@@ -96,10 +102,12 @@ def _restore(
             raise CommandError(EXIT_FAILED, _unsound(backup, found), findings=list(found.findings))
         lost = claim.missing(found.ledger, found.entries)
         _accepted(target, lost, accept_loss)
+        with closing(open_payments(written, create=False)) as payments:
+            unsure = distrust(payments, SystemClock().now_ms())
         os.fsync(file.fileno())
         claim.go_on_from(found.ledger, found.entries)
         files.publish(written, target, replacing=False)
-    return found, lost, about.schema
+    return found, lost, about.schema, unsure
 
 
 def _claimed(target: Path) -> Claim:

@@ -16,11 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from bursar.cli.doctor.line import Line, fail, ok, warn
+from bursar.clock import SystemClock
 from bursar.ledger.ports import StoreError
+from bursar.payments.outcome import UNRESOLVED, Disposition, Money
+from bursar.payments.schedule import Pace
+from bursar.storage.sqlite import payment_figures
 from bursar.storage.sqlite import snapshot as sqlite
 
 FREE_FAIL_BYTES = 64 * 1024 * 1024
 LOG_WARN_BYTES = 256 * 1024 * 1024
+LAG_WARN_S = 300
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs"}
 EXTRAS = {
     "server": "starlette",
@@ -41,6 +46,7 @@ def ledger(path: Path) -> Iterator[Line]:
         yield fail("ledger", f"{path} is no file", "name the file that `bursar serve` has")
         return
     yield _schema(path)
+    yield _payments(path)
     yield from (_private(path, name) for name in (path.name, f"{path.name}.admin-key"))
     yield _space(path)
     yield _file_system(path)
@@ -80,6 +86,34 @@ def _schema(path: Path) -> Line:
             "back it up and start once with `bursar serve --migrate`",
         )
     return ok("ledger", f"sound, schema {about.schema}, {about.entries:,} entries")
+
+
+def _payments(path: Path) -> Line:
+    """Say whether a payment needs somebody, or the worker that should look at it."""
+    try:
+        found = payment_figures.gather(path, SystemClock().now_ms(), Pace())
+    except StoreError as error:
+        return fail("payments", str(error), "restore a backup with `bursar restore`")
+    if not found.tallies:
+        return ok("payments", "none")
+    counts = {
+        "orphaned": found.count(Disposition.ORPHANED),
+        "owed": found.count(Disposition.REFUND_DUE),
+        "unpaid": found.count(Disposition.UNPAID_DELIVERY),
+        "parked": found.count(Money.PARKED),
+        "late": found.late,
+    }
+    said = [f"{count:,} {name}" for name, count in counts.items() if count]
+    said.append(
+        f"{found.count(*UNRESOLVED):,} unresolved of {sum(t.count for t in found.tallies):,}"
+    )
+    if found.lag_s > LAG_WARN_S:
+        behind = f"{found.due:,} due, the first {round(found.lag_s):,} s ago"
+        fix = "set payments_rpc, or start what runs the worker"
+        return warn("payments", ", ".join([*said, behind]), fix)
+    if len(said) > 1:
+        return warn("payments", ", ".join(said), "bursar payments list --disposition ORPHANED")
+    return ok("payments", said[0])
 
 
 def _private(path: Path, name: str, check: str = "permissions") -> Line:
