@@ -132,7 +132,7 @@ def recover(authorization: Authorization, domain: TokenDomain, signature: str) -
 def sign(authorization: Authorization, domain: TokenDomain, key: bytes) -> str:
     """Return the payer's signature, 65 bytes in hexadecimal.
 
-    `bursar.x402.payer` is the one place that calls this with a real key, behind its cap.
+    `bursar.x402.signing` is the one place that calls this with a real key, behind its cap.
     """
     from bursar.x402.ethereum import Account
 
