@@ -142,7 +142,7 @@ def test_case_22_many_closed_payments_hide_no_due_one(tmp_path: Path) -> None:
     """Every due payment is claimed within one period; what is closed costs nothing."""
     path = tmp_path / "ledger.db"
     with closing(SqlitePayments.open(path)) as store:
-        closed(store, int(os.environ.get("BURSAR_TEST_CLOSED", CLOSED)))
+        closed(store, int(os.environ.get("CLOSED_PAYMENTS", CLOSED)))
         for number in range(OPEN):
             record = payment(str(number))
             store.add(record, recorded(record))
