@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import uvloop
 from cyclopts import Parameter
@@ -40,6 +40,8 @@ SEED = 1
 
 
 def demo(
+    story: Annotated[Literal["budgets", "payments"], Parameter(help="What is shown.")] = "budgets",
+    /,
     *,
     seed: Annotated[int, Parameter(help="Decides the traffic and every cost.")] = SEED,
     keep: Annotated[
@@ -58,6 +60,10 @@ def demo(
 
         bursar demo --keep
     """
+    if story == "payments":
+        from bursar.cli.demo.payments import payments
+
+        return payments(json=json)
     show = Show(console_for(as_json=json))
     try:
         document = perform(show, SCENES, seed=seed, keep=keep)
