@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bursar.cli.agent import run as run_help
+from bursar.cli.agent_alone import alone
 from bursar.testing.providers import Reply, ScriptedProvider, ToolUse
 
 MODELS = ["openai:gpt-4o-mini", "anthropic:claude-haiku-4-5"]
@@ -116,6 +117,18 @@ def test_a_session_goes_on(tmp_path: Path) -> None:
         codes = [run(provider, text, *words, "--max-turns", "2")[0] for text in ("A?", "B?", "C?")]
         assert codes == [0, 0, 22]
         assert [one["content"] for one in provider.requests[1]["messages"]] == ["A?", "One.", "B?"]
+
+
+def test_a_session_is_run_by_one_process(tmp_path: Path) -> None:
+    """The second one is told, and the first one goes on."""
+    file = tmp_path / "talk.json"
+    words = ["A?", "--model", MODELS[0], "--budget", "1USD", "--session", str(file), "--json"]
+    with ScriptedProvider([Reply("One.")]) as provider:
+        with alone(file):
+            code, _, err = run(provider, *words)
+            assert (code, provider.requests) == (2, [])
+            assert "another process runs talk.json" in err
+        assert run(provider, *words)[0] == 0
 
 
 def test_the_example_of_the_help_works_as_printed() -> None:

@@ -46,6 +46,7 @@ from bursar.agent.ports import Model, ModelEvent, ModelRequest, TextDelta, ToolC
 from bursar.agent.pricing import ListPriced
 from bursar.agent.sessions import checked_id
 from bursar.agent.tools import Permissions, Toolbox
+from bursar.cli.agent_alone import alone
 from bursar.cli.exits import (
     EXIT_BUDGET,
     EXIT_CANCELLED,
@@ -216,14 +217,20 @@ class Engine(QueryEngine):
 
 
 async def carry_out(wanted: Wanted) -> int:
-    """Run the agent and return the exit code."""
+    """Run the agent, alone on its session, and return the exit code."""
     asked, price = _model(wanted.model)
     box = Toolbox(_functions(wanted.tools), Permissions(wanted.allow, wanted.deny))
+    with alone(wanted.session):
+        return await _carry_out(wanted, asked, price, box)
+
+
+async def _carry_out(wanted: Wanted, asked: Model, price: ListPriced, box: Toolbox) -> int:
     stored = _stored(wanted.session)
     client = _client(wanted)
     try:
         await _fund(client, wanted)
-        purse = Purse(client, calls=_calls(wanted.session))
+        file = wanted.session
+        purse = Purse(client, calls=FileCalls(file.with_suffix(".calls")) if file else Calls())
         shown = Shown(wanted, purse)
         guarded = Told(GuardedModel(purse, asked, price), shown)
         engine = _engine(wanted, guarded, GuardedTools(purse, box) if box.tools else None, stored)
@@ -243,7 +250,7 @@ async def carry_out(wanted: Wanted) -> int:
     finally:
         await client.aclose()
         with contextlib.suppress(AttributeError):
-            await asked.aclose()  # type: ignore[attr-defined]  # adapters have it, models need not
+            await asked.aclose()  # type: ignore[attr-defined]  # adapters have it
     return _end(result, engine, shown, signals)
 
 
@@ -323,7 +330,6 @@ def _client(wanted: Wanted) -> AsyncCyclesClient:
     if wanted.session is None:
         return AsyncCyclesClient.embedded(":memory:")
     try:
-        wanted.session.parent.mkdir(parents=True, exist_ok=True)
         return AsyncCyclesClient.embedded(wanted.session.with_suffix(".ledger"))
     except (OSError, ValueError, StoreUnusable) as error:
         raise CommandError(EXIT_USAGE, f"--session: {error}") from error
@@ -334,10 +340,6 @@ async def _fund(client: AsyncCyclesClient, wanted: Wanted) -> None:
     create = getattr(client, "create_budget", None)
     if create is not None and wanted.budget_microcents is not None:
         await create(wanted.budget_microcents, exist_ok=True)
-
-
-def _calls(session: Path | None) -> Calls:
-    return Calls() if session is None else FileCalls(session.with_suffix(".calls"))
 
 
 def _stored(file: Path | None) -> StoredSession | None:
