@@ -4,12 +4,19 @@ Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and OPENAI_API_KEY, and a U
 Install with: pip install 'bursar[openai,prices]'
 """
 
+import os
+import sys
+
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from bursar import Action, Amount, CyclesClient, CyclesConfig, StreamUsage, Unit
 from bursar.integrations.genai_prices import cost_fn
 
+NEEDED = ("CYCLES_BASE_URL", "CYCLES_API_KEY", "CYCLES_TENANT", "OPENAI_API_KEY")
+if missing := [name for name in NEEDED if not os.environ.get(name)]:
+    print("not set:", ", ".join(missing), "- see the top of this file", file=sys.stderr)
+    sys.exit(2)
 MODEL, TOKENS_MAX = "gpt-4o-mini", 500
 PROMPT = "Tell me a story about a careful bookkeeper."
 price = cost_fn(MODEL)  # microcents, from a list of prices

@@ -5,6 +5,8 @@ Install with: pip install 'bursar[anthropic,prices]'
 """
 
 import asyncio
+import os
+import sys
 
 from anthropic import AsyncAnthropic
 from anthropic.types import RawMessageStreamEvent
@@ -12,6 +14,10 @@ from anthropic.types import RawMessageStreamEvent
 from bursar import Action, Amount, AsyncCyclesClient, CyclesConfig, StreamUsage, Unit
 from bursar.integrations.genai_prices import cost_fn
 
+NEEDED = ("CYCLES_BASE_URL", "CYCLES_API_KEY", "CYCLES_TENANT", "ANTHROPIC_API_KEY")
+if missing := [name for name in NEEDED if not os.environ.get(name)]:
+    print("not set:", ", ".join(missing), "- see the top of this file", file=sys.stderr)
+    sys.exit(2)
 MODEL, TOKENS_MAX = "claude-haiku-4-5", 1_000
 PROMPT = "Tell me a story without an end."
 PATIENCE_S = 2.0

@@ -4,6 +4,8 @@ Needs CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT and ANTHROPIC_API_KEY, and 
 Install with: pip install 'bursar[anthropic,prices]'
 """
 
+import os
+import sys
 import time
 
 from anthropic import Anthropic
@@ -12,6 +14,10 @@ from anthropic.types import Message, MessageParam
 from bursar import Caps, CyclesClient, CyclesConfig, StreamUsage, cycles, get_cycles_context
 from bursar.integrations.genai_prices import cost_fn
 
+NEEDED = ("CYCLES_BASE_URL", "CYCLES_API_KEY", "CYCLES_TENANT", "ANTHROPIC_API_KEY")
+if missing := [name for name in NEEDED if not os.environ.get(name)]:
+    print("not set:", ", ".join(missing), "- see the top of this file", file=sys.stderr)
+    sys.exit(2)
 MODEL, TOKENS_MAX, STEPS_MAX = "claude-haiku-4-5", 500, 10
 QUERY = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 TOOLS = {

@@ -5,6 +5,7 @@ Install with: pip install 'bursar[openai,prices]' fastapi uvicorn
 """
 
 import os
+import sys
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -16,8 +17,11 @@ from openai import AsyncOpenAI
 from bursar import AsyncCyclesClient, CyclesConfig, CyclesProtocolError, StreamUsage, with_cycles
 from bursar.integrations.genai_prices import cost_fn
 
-MODEL, TOKENS_MAX = "gpt-4o-mini", 200
-STATUSES = {"BUDGET_EXCEEDED": 402, "LIMIT_EXCEEDED": 429}
+NEEDED = ("CYCLES_BASE_URL", "CYCLES_API_KEY", "CYCLES_TENANT", "OPENAI_API_KEY")
+if missing := [name for name in NEEDED if not os.environ.get(name)]:
+    print("not set:", ", ".join(missing), "- see the top of this file", file=sys.stderr)
+    sys.exit(2)
+MODEL, TOKENS_MAX, STATUSES = "gpt-4o-mini", 200, {"BUDGET_EXCEEDED": 402, "LIMIT_EXCEEDED": 429}
 client = AsyncCyclesClient(CyclesConfig.from_env())
 openai = AsyncOpenAI()
 price = cost_fn(MODEL)  # microcents, from a list of prices

@@ -104,6 +104,23 @@ def run(example: str, account: Account, provider: ScriptedProvider) -> tuple[int
     return process.returncode, process.stdout + process.stderr
 
 
+EXAMPLES_SDK = ("05_openai_call.py", "06_openai_stream.py", "07_anthropic_cancelled.py",
+                "08_tool_loop.py", "09_fastapi_route.py")  # fmt: skip
+
+
+@pytest.mark.parametrize("example", EXAMPLES_SDK)
+def test_what_is_not_set_is_named(example: str, account: Account) -> None:
+    """Without a server an example ends with one line that says what it needs."""
+    nothing = {name: "" for name in account.environment if name.startswith("CYCLES_")}
+    alone = Account(account.served, account.tenant, {**account.environment, **nothing})
+    with ScriptedProvider([]) as provider:
+        status, printed = run(example, alone, provider)
+    assert (status, printed) == (
+        2,
+        "not set: CYCLES_BASE_URL, CYCLES_API_KEY, CYCLES_TENANT - see the top of this file\n",
+    )
+
+
 def test_openai_call_costs_what_it_used(account: Account) -> None:
     """A plain call commits what the provider counted, and gives the rest of the hold back."""
     account.give(DOLLAR)

@@ -613,6 +613,11 @@ def test_a_function_that_only_returns_a_coroutine_is_refused(tmp_path: Path) -> 
     ("given", "more", "said"),
     [
         (({"estimate": 1},), {}, "needs a function"),
+        (
+            (),
+            {"estimate": 1},
+            r"with_cycles\(fn, estimate=1000\); the decorator is @cycles\(1000\)",
+        ),
         (({}, str), {}, "estimate is required"),
         (({"estimate": 1}, str), {"estimate": 2}, "given twice: estimate"),
         (({"estimate": 1, "client": 1}, str), {"client": 2}, "given twice: client"),

@@ -24,6 +24,8 @@ def test_budget_is_created_once() -> None:
         with pytest.raises(CyclesProtocolError) as refused:
             client.create_budget("2USD")
         assert refused.value.code == "DUPLICATE_RESOURCE"
+        fix = "fund it instead (credit_budget), or take it as it is with exist_ok=True"
+        assert str(refused.value).endswith(fix)
         assert client.create_budget("2USD", exist_ok=True) == first
         client.create_budget(700, unit="TOKENS", exist_ok=True)
         client.create_budget("1USD", scope=AGENT)

@@ -192,8 +192,9 @@ def test_wrong_file_is_refused_and_left_alone(spoil: object, tmp_path: Path) -> 
     spoil(path)
     before = path.read_bytes()
     for kind in (CyclesClient, AsyncCyclesClient):
-        with pytest.raises(StoreUnusable, match=r"budget\.db"):
+        with pytest.raises(StoreUnusable, match=r"budget\.db") as refused:
             kind.embedded(path)
+        assert "--" not in str(refused.value), "a program has no options of the command line"
     assert path.read_bytes() == before
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import linecache
 import multiprocessing
 import os
 import random
@@ -22,6 +23,7 @@ import pytest
 from bursar import CyclesClient, CyclesConfig, cycles, reserve_for_stream
 from bursar.client.exceptions import CyclesError
 from bursar.client.models import Action, Amount
+from client import shells
 from client.scripted import Gate, held, refuse
 from client.shells import Shell, until
 from scenarios.faulty import Faulty, serving
@@ -65,7 +67,9 @@ def warned(*ids: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         yield
-    said = [str(one.message) for one in seen if one.category is RuntimeWarning]
+    found = [one for one in seen if one.category is RuntimeWarning]
+    assert {one.filename for one in found} <= {__file__, shells.__file__}, "not at the SDK"
+    said = [str(one.message) for one in found]
     assert sorted(one.split()[1] for one in said) == sorted(ids)
     assert all("was left without commit or release; releasing it" in one for one in said)
 
@@ -81,6 +85,24 @@ def test_a_guard_that_is_left_is_released(shell: Shell, make: Maker) -> None:
     del guard
     gc.collect()
     assert len(shell.server.made("releaseReservation")) == 1
+
+
+def test_the_warning_points_at_the_line_that_made_the_guard(shell: Shell) -> None:
+    """Its author finds the mistake; a line of the SDK or of the event loop would be no help."""
+
+    async def looping() -> None:
+        async with await shell.client.reserve(estimate=50, unit="TOKENS"):
+            pass  # where the async guard is left
+
+    def blocking() -> None:
+        with shell.client.reserve(estimate=50, unit="TOKENS"):
+            pass  # where the guard is left
+
+    with pytest.warns(RuntimeWarning, match="left without commit or release") as seen:
+        shell.run(looping()) if shell.asynchronous else blocking()
+    (warning,) = seen
+    assert warning.filename == __file__
+    assert "shell.client.reserve(" in linecache.getline(warning.filename, warning.lineno)
 
 
 @both

@@ -254,7 +254,8 @@ def test_no_server_outlives_the_deadline(
     assert (found.status, found.is_transport_error) == (-1, True)
     assert took_s < deadline_s(settings) + 0.4
     if name != "silence":
-        assert found.error_message == "the answer took longer than 0.6 s"
+        said = f"the answer took longer than 0.6 s (server {config(server).base_url})"
+        assert found.error_message == said
 
 
 def test_a_connection_is_used_again_after_a_deadline_of_another(
@@ -316,8 +317,11 @@ def test_nobody_there(send: Callable[..., CyclesResponse]) -> None:
     """A refused connection is the lack of an answer too."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    found = send(CyclesConfig(f"http://127.0.0.1:{port}", "key"), READ)
+    found = send(CyclesConfig(f"http://user:pass@127.0.0.1:{port}", "the-key"), READ)
     assert found.is_transport_error
+    said = str(found.error_message)
+    assert said.endswith(f" (server http://127.0.0.1:{port})")
+    assert not any(secret in said for secret in ("user", "pass", "the-key"))
 
 
 def test_a_client_of_the_users_is_left_open() -> None:

@@ -82,7 +82,7 @@ def cycles(
     return decorate
 
 
-def with_cycles(options: Any, fn: Any = None, /, **more: Any) -> Any:
+def with_cycles(options: Any = None, fn: Any = None, /, **more: Any) -> Any:
     """Return a function guarded as `options` say: `with_cycles({"estimate": 1000}, fn)`.
 
     Options may also be keywords: `with_cycles(fn, estimate=1000)`. They are those of
@@ -95,7 +95,10 @@ def with_cycles(options: Any, fn: Any = None, /, **more: Any) -> Any:
     mapping = options if isinstance(options, Mapping) else None
     function = options if mapping is None else fn
     if not callable(function):
-        raise TypeError("with_cycles needs a function: with_cycles({'estimate': 1000}, fn)")
+        raise TypeError(
+            "with_cycles needs a function: with_cycles({'estimate': 1000}, fn) or "
+            "with_cycles(fn, estimate=1000); the decorator is @cycles(1000)"
+        )
     given = given_once(mapping, more)
     pricing = Pricing(
         actual=given.pop("actual", None),

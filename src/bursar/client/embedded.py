@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -180,7 +181,9 @@ class EmbeddedLedger:
         fields = fields_of(more, amount["unit"])
         body = validation.encode_body({**named, "allocated": amount, **fields})
         response = self._perform(budgets.create_budget, OPERATOR, body)
-        if exist_ok and response.error_code == ErrorCode.DUPLICATE_RESOURCE:
+        if response.error_code == ErrorCode.DUPLICATE_RESOURCE:
+            if not exist_ok:
+                raise error_from_response("Failed to create budget", _with_fix(response))
             response = self._perform(budgets.lookup_budget, OPERATOR, b"", query=named)
         return _done("create budget", response)
 
@@ -327,6 +330,13 @@ def _sweeper(ledger: EmbeddedLedger) -> Callable[[], Any]:
         return SWEEP_S
 
     return step
+
+
+def _with_fix(duplicate: CyclesResponse) -> CyclesResponse:
+    """Return the refusal of a second budget, with what helps in a program."""
+    body = duplicate.body or {}
+    message = f"{body.get('message')} (credit_budget), or take it as it is with exist_ok=True"
+    return replace(duplicate, body={**body, "message": message})
 
 
 def _done(what: str, response: CyclesResponse) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 The rule that lives here: losing a guard costs a warning and one release in the background;
 ending the process costs at most `retry_flush_timeout`, shared by everything that is open.
 What does not finish by then is safe: a commit is in the journal, a lease ends by itself.
+A warning points at the line of the program that made the guard, wherever it was lost.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from bursar.client import settler, timers, transport
 from bursar.client.collecting import after
@@ -23,40 +26,68 @@ if TYPE_CHECKING:
 
 DROPPED = "guard_dropped"
 LOOK_S = 0.01
-_open: dict[int, tuple[Held, str]] = {}
+_NOT_THE_USERS = tuple(
+    str(folder) + os.sep
+    for folder in (Path(__file__).parents[1], Path(os.__file__).parent / "asyncio")
+)
+_open: dict[int, tuple[Held, Maker]] = {}
 _departing: set[int] = set()
 _lock = threading.RLock()  # a finalizer may come in while it is held
 
 
-def opened(held: Held, name: str) -> None:
-    """Remember a guard that its owner has to settle."""
+class Maker(NamedTuple):
+    """What a guard is called, and the line of the program that made it."""
+
+    name: str
+    file: str
+    line: int
+    module: str
+
+
+def opened(held: Held, name: str) -> Maker:
+    """Remember a guard that its owner has to settle, and return who made it."""
     timers.shared().ready()
+    maker = _maker(name)
     with _lock:
-        _open[id(held)] = (held, name)
+        _open[id(held)] = (held, maker)
+    return maker
 
 
-def warn(held: Held, name: str) -> None:
+def _maker(name: str) -> Maker:
+    """Return the innermost line of this thread that is neither ours nor the event loop's."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        if frame.f_back is None:
+            return Maker(name, "sys", 1, "sys")  # as `warnings` says it
+        frame = frame.f_back
+    module = frame.f_globals.get("__name__", "<unknown>")
+    return Maker(name, frame.f_code.co_filename, frame.f_lineno, module)
+
+
+def warn(held: Held, maker: Maker) -> None:
     """Say that a guard was left unsettled; a `ResourceWarning` is not shown by default."""
-    warnings.warn(
-        f"{name} {held.reservation_id} was left without commit or release; releasing it",
+    warnings.warn_explicit(
+        f"{maker.name} {held.reservation_id} was left without commit or release; releasing it",
         RuntimeWarning,
-        stacklevel=3,
+        maker.file,
+        maker.line,
+        maker.module,
     )
 
 
-def dropped(held: Held, name: str) -> None:
+def dropped(held: Held, maker: Maker) -> None:
     """Let go of a guard that was lost: warn and release it in the background if it is open."""
     with _lock:
         _open.pop(id(held), None)
-    after(partial(_let_go, held, name))  # a generator that is lost with it may still commit it
+    after(partial(_let_go, held, maker))  # a generator that is lost with it may still commit it
 
 
-def _let_go(held: Held, name: str) -> None:
+def _let_go(held: Held, maker: Maker) -> None:
     if held.inherited or not held.claim():
         return
     if not held.hand_over():
         release_soon(held, DROPPED)  # before the warning, which a filter may turn into an error
-        warn(held, name)
+        warn(held, maker)
 
 
 def release_soon(held: Held, reason: str) -> None:
@@ -85,8 +116,8 @@ def finish() -> None:
 def _finish() -> None:
     with _lock:
         left = list(_open.values())
-    for held, name in left:
-        dropped(held, name)
+    for held, maker in left:
+        dropped(held, maker)
     settlers = [one for one in settler.live() if one.pending]
     if not _departing and not settlers:
         return

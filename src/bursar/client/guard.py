@@ -69,9 +69,9 @@ class _Guard:
         self._action = action
         self._held = action.held
         self.settlement_error: CyclesProtocolError | None = None
-        self._dropped = weakref.finalize(self, ending.dropped, self._held, self._kind.name)
+        self._maker = ending.opened(self._held, self._kind.name)
+        self._dropped = weakref.finalize(self, ending.dropped, self._held, self._maker)
         self._dropped.atexit = False  # the end of the interpreter has its own order: `ending`
-        ending.opened(self._held, self._kind.name)
 
     def __repr__(self) -> str:
         """Show what a log needs, and nothing secret."""
@@ -197,7 +197,7 @@ class _Guard:
         committed = self._held.unconfirmed
         await parting.go()
         if not committed:
-            ending.warn(self._held, self._kind.name)  # last: a filter may turn it into an error
+            ending.warn(self._held, self._maker)  # last: a filter may turn it into an error
 
 
 async def _released(parting: Parting | None) -> ReleaseResponse | None:

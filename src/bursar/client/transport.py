@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from bursar.client import validation
 from bursar.client.calls import Call
@@ -99,7 +100,7 @@ class HttpTransport:
         except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
             if time.monotonic() >= give_up:
                 error = _late(self._deadline_s, error)
-            return CyclesResponse.transport_error(error)
+            return _unanswered(error, self._config)
 
     def close(self) -> None:
         """Close the client, if it was opened here; nothing is sent afterwards."""
@@ -147,9 +148,9 @@ class AsyncHttpTransport:
                     _check_size(body)
                 return read(answer, bytes(body))
         except TimeoutError as error:
-            return CyclesResponse.transport_error(_late(self._deadline_s, error))
+            return _unanswered(_late(self._deadline_s, error), self._config)
         except Exception as error:  # noqa: BLE001 - nobody knows whether the request arrived
-            return CyclesResponse.transport_error(error)
+            return _unanswered(error, self._config)
 
     async def aclose(self) -> None:
         """Close the running loop's client, and the one for threads if there is one.
@@ -216,6 +217,21 @@ def _how(config: CyclesConfig) -> dict[str, Any]:
         "headers": _credential(config),
         "timeout": _timeout(config),
     }
+
+
+def _unanswered(error: Exception, config: CyclesConfig) -> CyclesResponse:
+    """Return the lack of an answer; its message says which server was asked."""
+    response = CyclesResponse.transport_error(error)
+    if not isinstance(error, ClientClosed):  # whose message names it
+        said = response.error_message or type(error).__name__
+        response.error_message = f"{said} (server {_shown(config.base_url)})"
+    return response
+
+
+def _shown(base_url: str) -> str:
+    """Return where a server is, without a user or password that its address may hold."""
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _late(deadline_s: float, cause: Exception) -> TimeoutError:

@@ -38,16 +38,14 @@ def usable(path: Path) -> Iterator[None]:
         name = path.name if error.filename is None else os.path.basename(error.filename)
         raise StoreUnusable(
             f"{path} cannot be used: {name}: {error.strerror}; check the path and its permissions, "
-            "or name another --store file"
+            "or name another file"
         ) from error
     except DAMAGED as error:
         if getattr(error, "sqlite_errorname", None) == "SQLITE_NOTADB":
-            raise StoreUnusable(
-                f"{path} is not a SQLite database; name another --store file"
-            ) from error
+            raise StoreUnusable(f"{path} is not a SQLite database; name another file") from error
         raise StoreUnusable(
             f"{path} cannot be opened as a ledger: {error}; restore it from a backup, or name "
-            "another --store file"
+            "another file"
         ) from error
 
 
@@ -116,7 +114,7 @@ def prepare(path: Path, *, create: bool, migrate: bool, claim: Claim | None) -> 
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     if 0 < path.stat().st_size < PAGE_BYTES_MIN:  # SQLite would take one byte for an empty file
-        raise StoreUnusable(f"{path} is not a SQLite database; name another --store file")
+        raise StoreUnusable(f"{path} is not a SQLite database; name another file")
     # What a crash has left is evidence until the ledger has proved to be whole.
     with closing(connect(path, untouched=_has_log(path))) as connection:
         due = _is_blank(connection) or _is_due(connection, path, migrate)
@@ -214,9 +212,7 @@ def schema_of(connection: sqlite3.Connection, path: Path) -> int:
     """
     found = connection.execute("PRAGMA application_id").fetchone()[0]
     if found != APPLICATION_ID:
-        raise StoreUnusable(
-            f"{path} is a SQLite database of another program; name another --store file"
-        )
+        raise StoreUnusable(f"{path} is a SQLite database of another program; name another file")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     newest = migrations()[-1][0]
     if version > newest:
