@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bursar.testing.chain import ToolsMissing, install
 from conftest import Served, serving
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -90,8 +90,11 @@ def run(example: str, environment: Mapping[str, str], directory: Path) -> tuple[
 @pytest.mark.parametrize("example", SAID)
 def test_example_runs(example: str, environment: Mapping[str, str], tmp_path: Path) -> None:
     """An example ends well and says what it is there to show."""
-    if example in NEEDS_NODE and shutil.which("node") is None:
-        pytest.skip("it starts a local chain, which needs Node.js")
+    if example in NEEDS_NODE:
+        try:
+            install()
+        except ToolsMissing as missing:
+            pytest.skip(f"it starts a local chain: {missing}")
     status, printed = run(example, environment, tmp_path)
     assert (status, bool(re.search(SAID[example], printed))) == (0, True), printed
 

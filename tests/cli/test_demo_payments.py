@@ -11,15 +11,14 @@ import pytest
 from bursar.cli.demo import payments
 from bursar.cli.demo.command import demo
 from bursar.cli.exits import EXIT_FAILED, EXIT_USAGE, CommandError
-from bursar.testing.chain import LocalChain, ToolsMissing
-from bursar.testing.chain.tools import node
+from bursar.testing.chain import LocalChain, ToolsMissing, install
 
 
 @pytest.fixture
 def has_node() -> None:
     """Skip where there is no chain to be had."""
     try:
-        node()
+        install()
     except ToolsMissing as missing:
         pytest.skip(str(missing))
 

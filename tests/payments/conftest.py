@@ -4,16 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from bursar.testing.chain import Dollar, LocalChain, ToolsMissing
-from bursar.testing.chain.tools import node
+from bursar.testing.chain import Dollar, LocalChain, ToolsMissing, install
 from payments.paying import Payer
 
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[LocalChain]:
-    """A local EVM chain. Without Node.js there is none; with it, a failure is a failure."""
+    """A local EVM chain, or a skip that says what is missing: Node.js, or npm's answer."""
     try:
-        node()
+        install()
     except ToolsMissing as missing:
         pytest.skip(str(missing))
     with LocalChain() as running:

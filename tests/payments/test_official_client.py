@@ -21,11 +21,10 @@ x402 = pytest.importorskip("x402", reason="the official client is not installed"
 @pytest.fixture(scope="module")
 def chain() -> Iterator[LocalChain]:
     """A chain whose number version 1 has a name for."""
-    from bursar.testing.chain import ToolsMissing
-    from bursar.testing.chain.tools import node
+    from bursar.testing.chain import ToolsMissing, install
 
     try:
-        node()
+        install()
     except ToolsMissing as missing:
         pytest.skip(str(missing))
     with LocalChain(chain_id=V1_NETWORKS["base-sepolia"]) as running:

@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MANIFEST = ("package.json", "package-lock.json", ".npmrc")
-INSTALL_TIMEOUT_S = 300
+INSTALL_TIMEOUT_S = 90
 COMPILE_TIMEOUT_S = 120
 
 
@@ -104,19 +104,28 @@ def _fill(place: Path) -> None:
         for name in MANIFEST:
             shutil.copy(HERE / name, beside)
         path = f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        _npm([npm, "install", "--no-save", "--no-fund", "--no-audit", "--prefix", beside], path)
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(beside, place, symlinks=True)
+
+
+def _npm(words: list[str], path: str) -> None:
+    """Run npm, and say what it said if it fails."""
+    environment = {**os.environ, "PATH": path}
+    try:
         ran = subprocess.run(
-            [npm, "install", "--no-save", "--no-fund", "--no-audit", "--prefix", beside],
+            words,
             capture_output=True,
             text=True,
             timeout=INSTALL_TIMEOUT_S,
-            env={**os.environ, "PATH": path},
+            env=environment,
             check=False,
         )
-        if ran.returncode != 0:
-            last = "\n".join(ran.stderr.strip().splitlines()[-5:])
-            raise ToolsMissing(f"npm could not install the local chain:\n{last}")
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(beside, place, symlinks=True)
+    except subprocess.TimeoutExpired as slow:
+        raise ToolsMissing(f"npm brought nothing in {INSTALL_TIMEOUT_S} s") from slow
+    if ran.returncode != 0:
+        last = "\n".join(ran.stderr.strip().splitlines()[-5:])
+        raise ToolsMissing(f"npm could not install the local chain:\n{last}")
 
 
 def compiled(tools: Tools, source: Path) -> dict[str, str]:
