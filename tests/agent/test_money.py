@@ -302,13 +302,13 @@ def test_an_answer_whose_lease_ended_is_still_charged_once() -> None:
     """Killed before it settled, resumed after the lease: an event, under the key of the commit."""
 
     async def case(ledger: ScriptedLedger, purse: Purse) -> None:
-        action = Action("m", "s/t/0", "asked", 50)
-        handle = await purse.reserve(action, MODEL_KIND)
+        action = Action("m", MODEL_KIND, "s/t/0", "asked", 50)
+        handle = await purse.reserve(action)
         recorded = purse.record(handle, action, 14, [])
         handle.dispose()  # the process is gone: nobody extends the lease
         await asyncio.sleep(1.3)
         for _ in range(2):
-            charge = await purse.settle_again(action, recorded, MODEL_KIND)
+            charge = await purse.settle_again(action, recorded)
             assert (charge.amount, charge.settled) == (14, True)
             assert ledger.spent() == 14
         assert len(ledger.charges()) == 1

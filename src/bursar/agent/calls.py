@@ -1,9 +1,17 @@
 """What came of the guarded actions of a turn, kept until the turn is part of its session.
 
-The rule that lives here: an answer is written down before it is paid for. A process that is
-killed after that finds the answer again when its turn is repeated; it asks nobody twice, and
-it settles under the same key. An action that has begun and has no answer is begun again under
-the next number: what became of the first is not known.
+The rule that lives here: an answer is written down before it is paid for, and stays written
+down until the ledger has confirmed it. What a process that was killed had written is found by
+the next one:
+
+| of an action there is | its turn is repeated | another turn begins |
+|---|---|---|
+| an answer | nobody is asked again; it is settled under its key | it is settled under its key |
+| an answer, and word of its settlement | the same; the ledger replays what it said | forgotten |
+| only that it began | it is begun again under the next number | forgotten |
+
+What became of an action that only began is not known, and nothing is charged for it: nobody
+extends the lease of its reservation any more, so its hold ends with that lease.
 """
 
 from __future__ import annotations
@@ -25,6 +33,8 @@ KINDS: Mapping[str, type[Any]] = {
     "stop": Stop,
 }
 NAMES: Mapping[type[Any], str] = {kind: name for name, kind in KINDS.items()}
+Attempt = tuple[str, int]
+"""The key of an action, and which attempt at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,8 @@ class Recorded:
     Attributes:
         attempt: which attempt was answered.
         reservation_id: under which the ledger allowed it.
+        name: of the model or the tool.
+        kind: of the action, as the ledger was told.
         asked: a fingerprint of what was asked; another question is another action.
         amount: what it cost, in microcents.
         bound: whether that is only an upper bound.
@@ -43,6 +55,8 @@ class Recorded:
 
     attempt: int
     reservation_id: str
+    name: str
+    kind: str
     asked: str
     amount: int
     bound: bool
@@ -51,7 +65,7 @@ class Recorded:
 
 
 class Calls:
-    """The actions of one turn at a time, in memory."""
+    """The actions of one turn at a time, and what earlier ones owe, in memory."""
 
     def __init__(self) -> None:
         """Know of no action."""
@@ -59,32 +73,56 @@ class Calls:
         """Sets the keys of these records apart from those of others with the same session id."""
         self._turn = ""
         self._attempts: dict[str, int] = {}
-        self._recorded: dict[str, Recorded] = {}
+        self._done: dict[Attempt, Recorded] = {}
+        self._settled: set[Attempt] = set()
 
     def recall(self, key: str, asked: str) -> Recorded | None:
         """Return what came of an action, if the same was asked."""
-        found = self._recorded.get(key)
-        return found if found is not None and found.asked == asked else None
+        found = (one for (name, _), one in self._done.items() if name == key and one.asked == asked)
+        return next(found, None)
 
     def begin(self, key: str) -> int:
         """Note that an action begins, and return which attempt it is, from 1."""
         turn = turn_of(key)
         if turn != self._turn:
-            self._turn, self._attempts, self._recorded = turn, {}, {}
-            self._new_turn()
+            self._turn = turn
+            self._forget()
         attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
         self._append({"begin": key, "attempt": attempt})
         return attempt
 
     def record(self, key: str, recorded: Recorded) -> None:
-        """Keep what came of an action."""
-        self._recorded[key] = recorded
+        """Keep what came of an action; it is owed until it is `settled`."""
+        self._done[key, recorded.attempt] = recorded
         self._append({"done": key, **asdict(recorded)})
 
-    def _new_turn(self) -> None:
-        """Forget the turn before."""
+    def settled(self, key: str, attempt: int) -> None:
+        """Note that the ledger has confirmed an attempt."""
+        if (key, attempt) in self._done:
+            self._settled.add((key, attempt))
+            self._append({"settled": key, "attempt": attempt}, durably=False)
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def owed(self, key: str) -> list[tuple[str, Recorded]]:
+        """Return what is not settled and will not be recalled any more, once `key` begins.
+
+        That is what other turns have left, and what this key was before it is asked anew.
+        """
+        turn = turn_of(key)
+        return [
+            (name, one)
+            for (name, attempt), one in self._done.items()
+            if (name, attempt) not in self._settled and (name == key or turn_of(name) != turn)
+        ]
+
+    def _forget(self) -> None:
+        """Forget the turn before, but not what is owed."""
+        self._done = {which: one for which, one in self._done.items() if which not in self._settled}
+        self._settled = set()
+        self._attempts = {}
+        for key, attempt in self._done:  # their numbers stay taken
+            self._attempts[key] = max(attempt, self._attempts.get(key, 0))
+
+    def _append(self, line: dict[str, Any], *, durably: bool = True) -> None:
         """Keep one line; memory keeps nothing beyond the process."""
 
 
@@ -105,43 +143,49 @@ class FileCalls(Calls):
                 self._read(json.loads(line))
             except (ValueError, TypeError, KeyError):
                 break  # torn by a crash: nothing after it was promised
-        self._write("".join(f"{line}\n" for line in self._lines()))
+        self._write()
 
     def _read(self, line: dict[str, Any]) -> None:
         if "calls" in line:
             self.name = line["calls"]
-            return
-        key = line.pop("begin", None)
-        if key is not None:
-            self._turn = turn_of(key)
-            self._attempts[key] = line["attempt"]
-            return
-        key = line.pop("done")
-        self._recorded[key] = Recorded(**line)
+        elif "begin" in line:
+            self._turn = turn_of(line["begin"])
+            self._attempts[line["begin"]] = line["attempt"]
+        elif "settled" in line:
+            self._settled.add((line["settled"], line["attempt"]))
+        else:
+            key = line.pop("done")
+            recorded = Recorded(**line)
+            self._done[key, recorded.attempt] = recorded
 
-    def _lines(self) -> list[str]:
-        begun = [{"begin": key, "attempt": count} for key, count in self._attempts.items()]
-        done = [{"done": key, **asdict(one)} for key, one in self._recorded.items()]
-        return [json.dumps(line) for line in [{"calls": self.name}, *begun, *done]]
+    def _lines(self) -> list[dict[str, Any]]:
+        return [
+            {"calls": self.name},
+            *({"begin": key, "attempt": count} for key, count in self._attempts.items()),
+            *({"done": key, **asdict(one)} for (key, _), one in self._done.items()),
+            *({"settled": key, "attempt": attempt} for key, attempt in sorted(self._settled)),
+        ]
 
-    def _new_turn(self) -> None:
-        self._write(f"{self._lines()[0]}\n")
+    def _forget(self) -> None:
+        super()._forget()
+        self._write()
 
-    def _write(self, text: str) -> None:
+    def _write(self) -> None:
         """Replace the file by one step, so that a crash leaves the old or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_name(f"{self._path.name}.new")
         with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(f"{json.dumps(line)}\n" for line in self._lines())
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, line: dict[str, Any], *, durably: bool = True) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
 
 
 def turn_of(key: str) -> str:

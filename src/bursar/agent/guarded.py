@@ -67,7 +67,7 @@ class GuardedModel:
         action = self._action(request)
         recorded = self._purse.recalled(action)
         if recorded is not None:
-            charge = await self._purse.settle_again(action, recorded, MODEL_KIND)
+            charge = await self._purse.settle_again(action, recorded)
             for event in read(recorded.answer):
                 if isinstance(event, Stop):
                     yield charge
@@ -77,7 +77,7 @@ class GuardedModel:
         if prepare is not None:  # what cannot be asked is not reserved for
             prepare()
         await self._purse.step(action)
-        handle = await self._purse.reserve(action, MODEL_KIND)
+        handle = await self._purse.reserve(action)
         self._purse.leash.granted(handle.caps)
         async with aclosing(self._ask(handle, action, request, deadline)) as events:
             async for event in events:
@@ -128,7 +128,8 @@ class GuardedModel:
         if isinstance(estimate, Unpriced):
             raise BudgetDenied(f"{self.name}: {estimate.why}", "UNPRICED", action=self.name)
         key = request.key or f"call/{prefixed_id('')}/0"
-        return Action(self.name, key, _fingerprint(self.name, _told(request)), estimate)
+        asked = _fingerprint(self.name, _told(request))
+        return Action(self.name, MODEL_KIND, key, asked, estimate)
 
     def _most(self, request: ModelRequest, action: Action, usage: TokenUsage) -> int:
         """Return the most that an answer that broke off can have cost.
@@ -174,13 +175,13 @@ class GuardedTools:
             return denied(call, f"the ledger does not allow {call.name} in this step")
         cost = self._box.tools[call.name].cost_microcents
         key = call.key or f"tool/{prefixed_id('')}/0"
-        action = Action(call.name, key, _fingerprint(call.name, call.arguments), cost)
+        action = Action(call.name, TOOL_KIND, key, _fingerprint(call.name, call.arguments), cost)
         recorded = self._purse.recalled(action)
         if recorded is not None:
-            charge = await self._purse.settle_again(action, recorded, TOOL_KIND)
+            charge = await self._purse.settle_again(action, recorded)
             text, is_error = recorded.answer
             return ToolResult(call.id, call.name, text, is_error, charge=charge)
-        handle = await self._purse.reserve(action, TOOL_KIND)
+        handle = await self._purse.reserve(action)
         return await self._use(handle, action, call)
 
     async def _use(self, handle: AsyncStreamHandle, action: Action, call: ToolCall) -> ToolResult:

@@ -11,23 +11,22 @@ each reservation. What follows from how the action ended:
 | broke off, timed out, was cancelled or abandoned | commit of the most that it can have cost |
 | answered by a process that was then killed | the same commit again, under the same key |
 
-A cost that is not known is never zero: budgets are held to what may have been spent.
+A cost that is not known is never zero: budgets are held to what may have been spent. The one
+exception is an action in whose middle the process was killed: see `calls`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bursar.agent.calls import Calls, Recorded, turn_of
-from bursar.agent.ports import (
-    BudgetDenied,
-    Charge,
-)
+from bursar.agent.ports import BudgetDenied, Charge
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.exceptions import (
     CyclesProtocolError,
@@ -40,6 +39,8 @@ from bursar.client.plans import action_of, derived_key, subject_of
 from bursar.client.settling import event_body
 from bursar.money import Unpriced
 from bursar.vocabulary import ErrorCode, Unit
+
+log = logging.getLogger("bursar.agent")
 
 ATTEMPTS_MAX = 8
 STEPS_USED_UP = "MAX_STEPS_REMAINING"
@@ -86,6 +87,7 @@ class Action:
     """One guarded action on its way through the ledger."""
 
     name: str
+    kind: str
     key: str
     asked: str
     estimate: int
@@ -159,20 +161,23 @@ class Purse:
         if wait_s > 0:
             await self._sleep(wait_s)
 
-    async def reserve(self, action: Action, kind: str) -> AsyncStreamHandle:
+    async def reserve(self, action: Action) -> AsyncStreamHandle:
         """Reserve for an action under a key that nobody has used up.
+
+        What earlier turns owe is settled first, so that the ledger decides about what is left.
 
         Raises:
             BudgetDenied: the ledger says no.
             CyclesProtocolError: it could not be asked, or not like this.
         """
+        await self._settle_owed(action.key)
         for last in (False,) * (ATTEMPTS_MAX - 1) + (True,):
             action.attempt = self._calls.begin(action.key)
             try:
                 return await self._client.reserve_for_stream(
                     {
                         "estimate": action.estimate,
-                        "action_kind": kind,
+                        "action_kind": action.kind,
                         "action_name": action.name,
                         "idempotency_key": action.ledger_key,
                         **self._subject,
@@ -200,7 +205,8 @@ class Purse:
         amount = action.estimate if isinstance(cost, Unpriced) else cost
         metrics["latency_ms"] = int((time.monotonic() - action.began) * 1_000)
         rid = handle.reservation_id
-        found = Recorded(action.attempt, rid, action.asked, amount, bound, answer, metrics)
+        what = (action.name, action.kind, action.asked)
+        found = Recorded(action.attempt, rid, *what, amount, bound, answer, metrics)
         self._calls.record(action.key, found)
         return found
 
@@ -210,10 +216,12 @@ class Purse:
         place = len(self.charges)
         self.charges.append(charge)  # before the wait, which may be cancelled; the commit is not
         await handle.commit(recorded.amount, recorded.metrics, _said(recorded))
-        self.charges[place] = replace(charge, settled=handle.settlement_error is None)
+        if handle.settlement_error is None:
+            self._calls.settled(action.key, action.attempt)
+            self.charges[place] = replace(charge, settled=True)
         return self.charges[place]
 
-    async def settle_again(self, action: Action, recorded: Recorded, kind: str) -> Charge:
+    async def settle_again(self, action: Action, recorded: Recorded) -> Charge:
         """Repeat the commit of an action that an earlier process may have settled.
 
         Raises:
@@ -230,13 +238,37 @@ class Purse:
         response = await self._client.commit_reservation(rid, body)
         if response.error_code == ErrorCode.RESERVATION_EXPIRED:  # the lease ended meanwhile
             subject = subject_of(self._client.config, self._subject)
-            event = event_body(subject, action_of(kind, action.name), body, rid)
+            event = event_body(subject, action_of(action.kind, action.name), body, rid)
             response = await self._client.create_event(event)
         if not response.is_success:
             raise error_from_response("Failed to settle a repeated action", response)
+        self._calls.settled(action.key, action.attempt)
         charge = self._charge(action, recorded, settled=True)
+        for place, one in enumerate(self.charges):
+            if one.key == charge.key:  # begun by this process, which did not wait for the end
+                self.charges[place] = charge
+                return charge
         self.charges.append(charge)
         return charge
+
+    async def _settle_owed(self, key: str) -> None:
+        """Settle what earlier turns left; what the ledger does not confirm stays written down."""
+        for owed, recorded in self._calls.owed(key):
+            action = Action(
+                *(recorded.name, recorded.kind, owed, recorded.asked, recorded.amount),
+                attempt=recorded.attempt,
+                calls=self._calls.name,
+            )
+            try:
+                await self.settle_again(action, recorded)
+            except CyclesProtocolError as error:
+                log.warning(
+                    "%s: %d microcents of an earlier turn are not settled yet, and stay on"
+                    " record: %s",
+                    *(recorded.name, recorded.amount, error),
+                )
+                if error.is_retryable():
+                    return  # not now: the others would wait in vain as well
 
     def _charge(self, action: Action, recorded: Recorded, *, settled: bool) -> Charge:
         return Charge(
@@ -260,8 +292,8 @@ class Purse:
             return
         elapsed_ms = int((time.monotonic() - action.began) * 1_000)
         unanswered = Recorded(
-            *(action.attempt, handle.reservation_id, action.asked, most, True, None),
-            {"latency_ms": elapsed_ms},
+            *(action.attempt, handle.reservation_id, action.name, action.kind, action.asked),
+            *(most, True, None, {"latency_ms": elapsed_ms}),
         )
         await self.settle(handle, action, unanswered)
 
