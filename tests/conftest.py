@@ -77,7 +77,7 @@ def wait_until(holds: Callable[[], bool], within_s: float = READY_WITHIN_S) -> N
 
 
 def is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", "/health/ready")
         return connection.getresponse().status == 200

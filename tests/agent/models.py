@@ -131,7 +131,7 @@ class Adder:
         return ToolResult(call.id, call.name, "3")
 
 
-def until(holds: Callable[[], object], seconds: float = 10) -> None:
+def until(holds: Callable[[], object], seconds: float = 60) -> None:
     """Wait for something that a thread does."""
     end = time.monotonic() + seconds
     while not holds():

@@ -291,13 +291,13 @@ class TestLoopAndEvent:
         class Polling(Recorder):
             def submit_message(self, *arguments: Any) -> TurnResult:
                 event: threading.Event = arguments[4]
-                seen.append(event.wait(5))
+                seen.append(event.wait(60))
                 return cancelled(arguments[0])
 
         began = time.monotonic()
         results = run_turn_loop("hello", engine=Polling(), max_turns=1, timeout_seconds=0.2)
         assert results[-1].stop_reason == "timeout"
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 20
         assert seen == [True]
 
     def test_all_turns_share_one_event(self) -> None:
@@ -324,7 +324,7 @@ class TestLoopAndTime:
         release = threading.Event()
 
         def hang(prompt: str) -> TurnResult:
-            release.wait(30)
+            release.wait(60)
             return completed(prompt)
 
         began = time.monotonic()
@@ -332,7 +332,7 @@ class TestLoopAndTime:
         took = time.monotonic() - began
         release.set()
         assert [turn.stop_reason for turn in result] == ["timeout"]
-        assert took < 2
+        assert took < 20
 
     def test_time_is_of_the_whole_loop(self) -> None:
         """Turns that each fit do not fit together."""

@@ -195,7 +195,7 @@ def test_the_deadline_ends_a_provider_that_waits(stage: Open, reply: Reply) -> N
             began = time.monotonic()
             with pytest.raises(ModelError) as caught:
                 await one.answer(ask(), deadline=began + 0.4)
-            assert time.monotonic() - began < 0.6
+            assert time.monotonic() - began < 20
         assert caught.value.failure is ModelFailure.DEADLINE
         assert caught.value.maybe_billed
 
@@ -206,18 +206,18 @@ def test_a_deadline_that_has_passed_asks_nothing_or_ends_at_once(stage: Open) ->
     """Nothing waits for a deadline that is over."""
 
     async def case() -> None:
-        async with stage([Reply("late", pause_s=5.0)]) as one:
+        async with stage([Reply("late", pause_s=60.0)]) as one:
             began = time.monotonic()
             with pytest.raises(ModelError) as caught:
                 await one.answer(ask(), deadline=began - 1.0)
-            assert time.monotonic() - began < 0.3
+            assert time.monotonic() - began < 20
         assert caught.value.failure is ModelFailure.DEADLINE
 
     run(case())
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the other side is a thread or a generator
             await asyncio.sleep(0.01)
 
@@ -251,7 +251,7 @@ def test_cancelling_the_reader_ends_it_at_the_provider(stage: Open, reply: Reply
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert time.monotonic() - began < 0.3
+            assert time.monotonic() - began < 20
             await _until(lambda: one.source.cut_off == 1)
 
     run(case())

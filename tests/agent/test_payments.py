@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,12 @@ def test_it_stays_held_and_is_found_again(tmp_path: Path) -> None:
                     cycles_guard_payment_async(
                         client, settlement="journal", unknown_on=UNKNOWN, **TERMS
                     ) as guard,
-                    httpx2.AsyncClient(timeout=30) as http,
+                    httpx2.AsyncClient(timeout=60) as http,
                 ):
                     await http.post(**order(service, guard.payment_key))
                 return "paid"
 
-            result = await engine(pay).submit("Pay.", cancel_event=CancelScope(1.0))
+            result = await engine(pay).submit("Pay.", cancel_event=CancelScope(3.0))
             assert result.stop_reason == StopReason.TIMEOUT
         async with AsyncCyclesClient.embedded(tmp_path / "l.db", tenant="acme") as client:
             assert await amounts(client) == (PRICE, 0)
@@ -94,17 +95,19 @@ def test_a_blocking_tool_pays_to_its_end(tmp_path: Path) -> None:
     def pay() -> str:
         """Pay."""
         with cycles_guard_payment(client, settlement="journal", **TERMS) as guard:
-            httpx2.post(**order(service, guard.payment_key), timeout=30)
+            httpx2.post(**order(service, guard.payment_key), timeout=60)
         return "paid"
 
+    released = threading.Event()
     with (
-        PaymentService(on_charge=lambda _: time.sleep(1.5)) as service,
+        PaymentService(on_charge=lambda _: released.wait(60)) as service,
         CyclesClient.embedded(tmp_path / "l.db", tenant="acme") as client,
     ):
         client.create_budget("500USD")
-        result = engine(pay).submit_message("Pay.", cancel_event=CancelScope(0.5))
+        result = engine(pay).submit_message("Pay.", cancel_event=CancelScope(2.0))
         assert result.stop_reason == StopReason.TIMEOUT
-        give_up = time.monotonic() + 20
+        released.set()
+        give_up = time.monotonic() + 60
         while (row := client.get_balances(tenant="acme").body["balances"][0])["spent"][
             "amount"
         ] != PRICE:

@@ -143,7 +143,7 @@ def test_seeded_races() -> None:
     seen = asyncio.run(all_of_them())
     assert sum(seen.values()) == RUNS
     assert min(seen[word] for word in ("completed", "cancelled", "timeout", "left")) > 100, seen
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 600
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_cancellation_that_came_too_late_is_delivered_next(tmp_path: Path) -> 
         def slow(*arguments: Any) -> Any:
             with engine._session._lock:  # the save has begun: a close waits for it
                 loop.call_soon_threadsafe(saving.set)
-                time.sleep(0.05)
+                time.sleep(0.8)
                 return commit(*arguments)
 
         engine._session.commit = slow  # type: ignore[method-assign]  # the seam of this test
@@ -267,7 +267,7 @@ def test_a_cancellation_that_came_too_late_is_delivered_next(tmp_path: Path) -> 
         task.cancel()
         await asyncio.wait({task})
         timed: list[str] = []
-        async with asyncio.timeout(0.02) as limit:
+        async with asyncio.timeout(0.3) as limit:
             timed.append(str((await engine.submit("again")).stop_reason))
         await asyncio.sleep(0.01)
         timed.append("went on" if limit.expired() else "no timeout came")

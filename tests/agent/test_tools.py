@@ -191,7 +191,7 @@ def test_a_denied_tool_is_not_offered() -> None:
 
 def test_blocking_tools_run_at_the_same_time() -> None:
     """Two blocking tools of one answer meet at a barrier; one after the other could not."""
-    both = threading.Barrier(2, timeout=5.0)
+    both = threading.Barrier(2, timeout=60.0)
 
     def meet(who: str) -> str:
         both.wait()
@@ -211,7 +211,7 @@ def test_a_tool_that_hangs_delays_nobody() -> None:
     hung = threading.Event()
 
     def hang() -> str:
-        hung.wait(10.0)
+        hung.wait(60)
         return "late"
 
     async def case() -> None:
@@ -221,7 +221,7 @@ def test_a_tool_that_hangs_delays_nobody() -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         asyncio.run(case())
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 20
     hung.set()
 
 

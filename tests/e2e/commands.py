@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ENDS_WITHIN_S = 20
+ENDS_WITHIN_S = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ CLIENTS = 6
 KILLS = 3
 LOAD_S = 0.7
 LOGS = "/v1/admin/audit/logs"
-STRANGERS_WITHIN_S = 10
+STRANGERS_WITHIN_S = 60
 UNLIMITED = {"BURSAR_AUTH_FAILURES_PER_MINUTE": "0"}
 
 LINE, SILENT, STRANGE = "a line", "no line", "a stranger's line"

@@ -24,7 +24,7 @@ ROUNDS = 6
 RACES = 25
 LEASE_MS = 1_000
 EDGE_MS = (-300, 100)  # around the end of their leases the late settlements are spread
-SETTLED_WITHIN_S = 10
+SETTLED_WITHIN_S = 60
 
 Job = Callable[[Connection], Reply]
 
@@ -142,7 +142,7 @@ def test_fifty_asynchronous_clients_share_what_there_is(server: Server, account:
             base_url=server.url,
             headers=account.headers,
             limits=httpx2.Limits(max_connections=CLIENTS),
-            timeout=30,
+            timeout=60,
         ) as client:
             await asyncio.gather(*(agent(client) for _ in range(CLIENTS)))
 

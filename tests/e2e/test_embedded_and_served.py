@@ -28,7 +28,7 @@ with CyclesClient.embedded("ledger.db", agent=sys.argv[1]) as client:
 def admin(served: Served, path: str, **body: object) -> Any:
     headers = {"X-Admin-API-Key": served.admin_key}
     request = urllib.request.Request(served.url + path, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 

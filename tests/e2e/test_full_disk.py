@@ -23,8 +23,8 @@ from e2e.servers import Server, Servers
 MIB = 1024 * 1024
 FULL_BYTES, FREED_BYTES = 2 * MIB, 64 * MIB
 CLIENTS = 8
-FULL_WITHIN_S = 30
-READY_WITHIN_S = 15  # readiness remembers a failed write for ten seconds
+FULL_WITHIN_S = 60
+READY_WITHIN_S = 60  # readiness remembers a failed write for ten seconds
 
 
 class Load:

@@ -33,7 +33,7 @@ for number in range(10_000):
 """
 CLIENTS = 12
 LOAD_MS = (20, 150)  # from the moment that all clients are at work
-THREAD_ENDS_WITHIN_S = 10
+THREAD_ENDS_WITHIN_S = 60
 
 
 @dataclass(slots=True)

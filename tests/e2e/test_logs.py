@@ -24,7 +24,7 @@ try:
 except RuntimeError as error:
     structlog.get_logger().error("request failed", exc_info=error)
 """
-ENDS_WITHIN_S = 30
+ENDS_WITHIN_S = 60
 
 
 def written(*, watched: bool) -> str:

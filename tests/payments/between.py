@@ -20,7 +20,7 @@ class Between:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.asked.append(body["method"])
-                answer = change(body, httpx2.post(url, json=body).json())
+                answer = change(body, httpx2.post(url, json=body, timeout=60).json())
                 sent = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(sent)))

@@ -102,7 +102,7 @@ class Shop:
         *,
         store: PaymentStore | None = None,
         app: Callable[[Handlers], Any] | None = None,
-        settle_timeout_s: float = 2.0,
+        settle_timeout_s: float = 30.0,
         book: Book | None = None,
         middleware: dict[str, Any] | None = None,
         prices: dict[str, Any] | None = None,
@@ -113,14 +113,14 @@ class Shop:
         self.book = book or Book(self.store)
         self._url = facilitator if isinstance(facilitator, str) else facilitator.url
         self._settle_timeout_s = settle_timeout_s
-        price = {"provisional_max": PRICE, "wait_s": 1.0} | price
+        price = {"provisional_max": PRICE, "wait_s": 30.0} | price
         self.prices = prices or {
             "GET /report": Price((offer(dollar),), **price),
             "POST /report": Price((offer(dollar),), **price),
         }
         self._more = middleware or {}
         self._inner = (app or _starlette)(self.handlers)
-        self.http = httpx2.Client(timeout=30.0)
+        self.http = httpx2.Client(timeout=90.0)
 
     def __enter__(self) -> Self:
         with socket.socket() as free:
@@ -147,7 +147,7 @@ class Shop:
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:

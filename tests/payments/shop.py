@@ -100,7 +100,7 @@ class Shop:
         if nonce not in self._sold:
             wanted = self.offer.to_wire()
             body = {"x402Version": 2, "paymentPayload": payload, "paymentRequirements": wanted}
-            answer = httpx2.post(f"{self._facilitator}/settle", json=body).json()
+            answer = httpx2.post(f"{self._facilitator}/settle", json=body, timeout=60).json()
             if not answer["success"]:
                 return dict(answer)
             self._sold[nonce] = answer

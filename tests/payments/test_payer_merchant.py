@@ -43,8 +43,7 @@ def merchant(dollar: Dollar, facilitator: ScriptedFacilitator, chain: LocalChain
     def make(**price: Any) -> Shop:
         store = MemoryPayments()
         book = Book(store, clock=ChainClock(chain))
-        wait = {"wait_s": 0.5} | price
-        return Shop(dollar, facilitator, store=store, book=book, settle_timeout_s=1.0, **wait)
+        return Shop(dollar, facilitator, store=store, book=book, **price)
 
     return make
 
@@ -86,7 +85,7 @@ def test_a_sum_that_waits_for_finality_is_fetched_later(
 ) -> None:
     """The merchant says 503 until the chain is final; the payer presents the same payment."""
     one = buyer(tmp_path, payer)
-    with merchant(provisional_max=0) as shop:
+    with merchant(provisional_max=0, wait_s=0.5) as shop:
         with pytest.raises(PaymentUnknown) as unknown:
             one.buy("order-1", f"{shop.url}/report")
         assert unknown.value.response is not None
@@ -105,7 +104,7 @@ def test_while_nobody_knows_there_is_no_second_payment(
     """503 and never 402; both sides learn from the chain that it was not paid, then it is."""
     one, chain = buyer(tmp_path, payer), payer.dollar.chain
     facilitator.script(Fault.DROP)
-    with merchant() as shop:
+    with merchant(wait_s=0.5) as shop:
         with pytest.raises(PaymentUnknown) as unknown:
             one.buy("order-1", f"{shop.url}/report")
         response, record = unknown.value.response, unknown.value.record

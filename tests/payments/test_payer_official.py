@@ -59,13 +59,13 @@ def merchant(dollar: Dollar, facilitator: ScriptedFacilitator) -> Iterator[str]:
     running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", loop="asyncio"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not running.started and time.monotonic() < deadline:
         time.sleep(0.01)
     port = running.servers[0].sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}/report"
     running.should_exit = True
-    thread.join(10)
+    thread.join(60)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])

@@ -19,7 +19,7 @@ from payments.paying import MALLORY, PRICE, SHOP, Payer, question
 
 def ask(asked: Question, *urls: str, now: int, tag: Tag = "finalized") -> Verdict:
     async def all_of_them() -> Verdict:
-        endpoints = [Rpc(url, timeout_s=5) for url in urls]
+        endpoints = [Rpc(url, timeout_s=30) for url in urls]
         try:
             readings = [await read(endpoint, asked, tag) for endpoint in endpoints]
         finally:

@@ -177,6 +177,6 @@ class Till:
 
     async def _until_seen(self, prover: ChainProver, before: PaymentRecord) -> None:
         name = before.payment_id.removeprefix("pay_")
-        async with asyncio.timeout(20), self.worker(prover):
+        async with asyncio.timeout(60), self.worker(prover):
             while self.now(name).version == before.version:  # noqa: ASYNC110  # it is a store's
                 await asyncio.sleep(0.003)
