@@ -10,7 +10,7 @@ import httpx2
 
 from bursar import CyclesClient
 from bursar.ap2 import AP2GuardDenied, AP2Mandate, cycles_guard_payment
-from bursar.testing.payments import Mishap, PaymentService
+from bursar.testing import Mishap, PaymentService
 
 logging.getLogger("bursar.ap2").addHandler(logging.NullHandler())
 MANDATE = AP2Mandate(

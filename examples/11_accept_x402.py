@@ -5,24 +5,27 @@ Run it with Node.js installed (it starts a local chain): python examples/11_acce
 
 import asyncio
 import secrets
+from fractions import Fraction
 
 import httpx2
-from eth_account import Account
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from bursar.payments.book import Book
-from bursar.testing.chain import Dollar, LocalChain
-from bursar.testing.facilitator import Fault, ScriptedFacilitator
-from bursar.testing.memory_payments import MemoryPayments
-from bursar.x402 import authorization as eip3009
-from bursar.x402.facilitators import Facilitator
-from bursar.x402.merchant import X402
-from bursar.x402.offers import Offer, encode
-from bursar.x402.pricing import Price
-from bursar.x402.prover import ChainProver
-from bursar.x402.rpc import Rpc
+from bursar.payments import Book
+from bursar.testing import Dollar, Fault, LocalChain, MemoryPayments, ScriptedFacilitator
+from bursar.x402 import (
+    X402,
+    Authorization,
+    ChainProver,
+    Facilitator,
+    Offer,
+    Price,
+    Purse,
+    Rpc,
+    Signer,
+    encode,
+)
 
 SHOP = "0x" + "5a" * 20
 PRICE = 1_000_000
@@ -34,12 +37,11 @@ async def report(request):
 
 def payment(offer, dollar):
     """Return the header of a payment by somebody new, as a client of version 2 signs it."""
-    key = secrets.token_bytes(32)
-    payer = Account.from_key(key).address.lower()
-    dollar.mint(payer, 10 * PRICE)
-    until, nonce = dollar.chain.now() + 60, "0x" + secrets.token_hex(32)
-    signed = eip3009.Authorization(payer, offer.pay_to, offer.amount, 0, until, nonce)
-    signature = eip3009.sign(signed, offer.domain, key)
+    signer = Signer(secrets.token_bytes(32), [Purse(offer.domain, cap=PRICE, rate=Fraction(100))])
+    dollar.mint(signer.address, 10 * PRICE)
+    now, nonce = dollar.chain.now(), "0x" + secrets.token_hex(32)
+    signed = Authorization(signer.address, offer.pay_to, offer.amount, 0, now + 60, nonce)
+    signature = signer.sign(signed, offer.domain.chain_id, offer.domain.asset, now)
     inner = {"signature": signature, "authorization": signed.to_wire()}
     said = {"x402Version": 2, "accepted": offer.to_wire(), "payload": inner}
     return {"PAYMENT-SIGNATURE": encode(said)}

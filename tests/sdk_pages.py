@@ -10,17 +10,23 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 WIDTH = 88
 AP2 = "bursar.ap2"
-TESTING = "bursar.testing.providers"
+
+
+def _from(module: str, names: str) -> list[str]:
+    return [f"{module}.{name}" for name in names.split()]
+
+
+Groups = dict[str, tuple[str, list[str]]]
 
 # Heading -> (what stands under it, the names); a name without a module is one of `bursar`.
-GROUPS: dict[str, tuple[str, list[str]]] = {
+GROUPS: Groups = {
     "Clients": (
         "What speaks to a ledger. `CyclesClient.embedded` returns an `EmbeddedClient`.",
         [
@@ -139,15 +145,102 @@ GROUPS: dict[str, tuple[str, list[str]]] = {
             )
         ],
     ),
+    "Models and tools under a budget": (
+        "In `bursar.agent`: [how to](../howto/run_an_agent.md).",
+        _from("bursar.agent", "model GuardedModel tool Toolbox Permissions GuardedTools Purse"),
+    ),
     "Testing": (
-        "What agents talk to, for tests: on a port of this machine, and models in this process.",
+        "A ledger of one's own and faults by script: [how to](../howto/test_your_agent.md). What "
+        "agents talk to, on a port of this machine, and models in this process. With Node.js, a "
+        "real chain on this machine.",
         [
-            *(f"{TESTING}.{name}" for name in ("ScriptedProvider", "Reply", "ToolUse")),
-            *(f"bursar.testing.models.Scripted{name}" for name in ("Model", "SyncModel")),
-            *(f"bursar.testing.payments.{name}" for name in ("PaymentService", "Mishap")),
+            *_from("bursar.testing", "ScriptedLedger Charge MemoryStore FakeClock Faults"),
+            *_from("bursar.testing", "FaultyTransport AsyncFaultyTransport assert_spent"),
+            *_from("bursar.testing", "assert_settled_once assert_nothing_held"),
+            *_from("bursar.testing", "ScriptedProvider Reply ToolUse ScriptedModel"),
+            *_from("bursar.testing", "ScriptedSyncModel PaymentService Mishap MemoryPayments"),
+            *_from("bursar.testing", "LocalChain Dollar ScriptedFacilitator Fault"),
         ],
     ),
 }
+PAYMENTS: Groups = {
+    "Sell routes": (
+        "[How to](../howto/accept_x402.md).",
+        [
+            *_from("bursar.x402", "X402 Price Offer TokenDomain Paid Results MemoryResults"),
+            *_from("bursar.x402", "StoredAnswer"),
+        ],
+    ),
+    "Facilitators": (
+        "Who submits a payer's authorization. Nothing that they answer settles a payment.",
+        _from("bursar.x402", "Facilitator DIALECTS Dialect SettleAnswer VerifyAnswer StatusAnswer"),
+    ),
+    "Ask the chain": (
+        "The chain decides: settled, never, or unknown.",
+        _from("bursar.x402", "ChainProver Rpc RpcError"),
+    ),
+    "Find what got lost": (
+        "Payments whose answer was lost, once or as a loop. `PAYMENT_ORPHANED` is the status of "
+        "money that moved while nothing was delivered for it.",
+        [
+            *_from("bursar.x402", "reconcile_failed_payments run_x402_reconciliation_loop"),
+            *_from("bursar.x402", "PAYMENT_ORPHANED"),
+            *_from("bursar.payments", "PaymentWorker WorkerSettings WorkerMetrics Pace"),
+        ],
+    ),
+    "Fund budgets": (
+        "[How to](../howto/accept_x402.md#let-a-payment-fund-a-budget).",
+        _from("bursar.x402", "Funder LedgerFunding TokenRate dollar_rate FundingError"),
+    ),
+    "Pay": (
+        "[How to](../howto/pay_x402.md).",
+        [
+            *_from("bursar.x402", "X402Payer AsyncX402Payer Terms Signer Purse Bought"),
+            *_from("bursar.x402", "PaymentError PaymentRefused PaymentUnknown AlreadyBought"),
+            *_from("bursar.x402", "NotPayable Authorization intent_nonce"),
+        ],
+    ),
+    "Headers": (
+        "What travels in the headers of version 2 is JSON in base64.",
+        [
+            *_from("bursar.x402", "challenge encode decode"),
+            *_from("bursar.x402", "REQUIRED_HEADER PAYMENT_HEADER RESPONSE_HEADER"),
+        ],
+    ),
+    "Keep payments": (
+        "The records of whoever sends or receives money, in a ledger's own file.",
+        [
+            *_from("bursar.payments", "open_payments Book Limits NoSuchPayment"),
+            *_from("bursar.payments", "PaymentStore PaymentQuery Tally Posted Saved Result"),
+            *_from("bursar.payments", "PaymentConflict PaymentStoreError"),
+            *_from("bursar.payments", "Sealer sealer_from SealError"),
+        ],
+    ),
+    "States": (
+        "[The design](../design/payments.md) says how they change. `NEVER` are the final states of "
+        "money that did not reach its payee, `TERMINAL` all final ones, `UNRESOLVED` the others "
+        "that are looked at.",
+        [
+            *_from("bursar.payments", "Money Work Remedy Disposition BudgetState Trigger"),
+            *_from("bursar.payments", "Duty Kind Topic AlertKind WireStatus WireOutcome"),
+            *_from("bursar.payments", "NEVER TERMINAL UNRESOLVED advance disposition duty"),
+            *_from("bursar.payments", "wire_status wire_outcome IllegalTransition"),
+        ],
+    ),
+    "Records": (
+        "A record changes only together with the evidence for the change.",
+        [
+            *_from("bursar.payments", "PaymentRecord PaymentEvent Evidence Finding Prover"),
+            *_from("bursar.payments", "Notice Change event_of move move_work move_budget"),
+            *_from("bursar.payments", "move_remedy"),
+        ],
+    ),
+    "Operate": (
+        "What `bursar payments` does, for programs: [how to](../howto/operate_payments.md).",
+        _from("bursar.payments", "recheck mark_refunded write_off RefundChecker OperatorError"),
+    ),
+}
+PAGES: dict[str, Groups] = {"sdk.md": GROUPS, "payments.md": PAYMENTS}
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes):$")
 ENTRY = re.compile(r"^ {4}(\w[\w.]*): (.*)$")
 LIMITS = {
@@ -285,7 +378,7 @@ def methods(value: type, twin: type | None = None) -> Iterator[str]:
 
 def _own(value: type) -> list[str]:
     """Return the names of a class and of its bases that have no section of their own."""
-    listed = {find(name)[1] for _, names in GROUPS.values() for name in names}
+    listed = _listed()
     above = {base for one in value.__mro__[1:] if one in listed for base in one.__mro__}
     found: dict[str, None] = {}
     for one in reversed(value.__mro__):
@@ -294,9 +387,14 @@ def _own(value: type) -> list[str]:
     return list(found)
 
 
+def _listed() -> set[type]:
+    names = [name for page in PAGES.values() for _, group in page.values() for name in group]
+    return {value for name in names if inspect.isclass(value := find(name)[1])}
+
+
 def _base(value: type) -> type | None:
     """Return the nearest base that has a section of its own."""
-    listed = [find(name)[1] for _, names in GROUPS.values() for name in names]
+    listed = _listed()
     return next((one for one in value.__mro__[1:] if one in listed), None)
 
 
@@ -307,6 +405,9 @@ def entry(name: str) -> Iterator[str]:
     yield from (f"### `{last}`", "")
     if module != "bursar":
         yield from (f"From `{module}`.", "")
+    if not callable(value):
+        yield from ("```text", f"{last} = {_constant(value)}", "```", "")
+        return
     if not inspect.isclass(value):
         yield from ("```text", signature(last, value), "```", "", *prose(value.__doc__), "")
         return
@@ -330,16 +431,29 @@ def entry(name: str) -> Iterator[str]:
     yield from methods(value, twin)
 
 
+def _constant(value: Any) -> str:
+    """Return a constant as its text: a set by the alphabet, of a table the keys."""
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value))
+    return ", ".join(value) if isinstance(value, Mapping) else str(value)
+
+
 def _is_made_by_users(value: type) -> bool:
     """Whether people call the class; guards, contexts and answers of calls are made for them."""
-    made = ("Client", "Config", "Usage", "Provider", "Reply", "ToolUse", "Engine", "Scope")
+    made = (
+        *("Client", "Config", "Usage", "Provider", "Reply", "ToolUse", "Engine", "Scope"),
+        *("Model", "Toolbox", "Permissions", "Tools", "Purse", "Ledger", "Faults", "Transport"),
+        *("Service", "Chain", "Dollar", "Facilitator"),
+    )
+    if value.__module__.startswith(("bursar.x402.", "bursar.payments.")):
+        return not issubclass(value, Exception) and not getattr(value, "_is_protocol", False)
     return value.__name__.endswith(made) and value.__name__ != "EmbeddedClient"
 
 
-def page() -> str:
-    """Return the whole generated part."""
+def page(groups: Groups) -> str:
+    """Return the whole generated part of a page."""
     lines: list[str] = []
-    for heading, (about, names) in GROUPS.items():
+    for heading, (about, names) in groups.items():
         lines += [f"## {heading}", "", about, ""]
         for name in names:
             lines += entry(name)

@@ -4,9 +4,13 @@ Adding or removing a public name means changing `PUBLIC` here in the same commit
 never becomes a promise by accident and never disappears by accident.
 """
 
+import ast
 import importlib
 import inspect
+import subprocess
+import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -156,6 +160,169 @@ PUBLIC: dict[str, list[str]] = {
         "cycles_guard_refund",
         "cycles_guard_refund_async",
     ],
+    "bursar.agent": [
+        "GuardedModel",
+        "GuardedTools",
+        "model",
+        "Purse",
+        "Permissions",
+        "Toolbox",
+        "tool",
+        "CancelScope",
+        "Dimension",
+        "LoopResult",
+        "Overrun",
+        "PermissionDenial",
+        "QueryEngine",
+        "QueryEngineConfig",
+        "ScopeFired",
+        "SessionConflictError",
+        "SessionDeleteError",
+        "SessionFormatError",
+        "SessionIdError",
+        "SessionNotFoundError",
+        "SessionSaveError",
+        "StopReason",
+        "StoredSession",
+        "TranscriptStore",
+        "TurnInProgressError",
+        "TurnResult",
+        "UsageSummary",
+        "arun_turn_loop",
+        "delete_session",
+        "list_sessions",
+        "load_session",
+        "run_turn_loop",
+    ],
+    "bursar.payments": [
+        "AlertKind",
+        "Book",
+        "BudgetState",
+        "Change",
+        "Disposition",
+        "Duty",
+        "Evidence",
+        "Finding",
+        "IllegalTransition",
+        "Kind",
+        "Limits",
+        "Money",
+        "NEVER",
+        "NoSuchPayment",
+        "Notice",
+        "OperatorError",
+        "Pace",
+        "PaymentConflict",
+        "PaymentEvent",
+        "PaymentQuery",
+        "PaymentRecord",
+        "PaymentStore",
+        "PaymentStoreError",
+        "PaymentWorker",
+        "Posted",
+        "Prover",
+        "RefundChecker",
+        "Remedy",
+        "Result",
+        "Saved",
+        "SealError",
+        "Sealer",
+        "TERMINAL",
+        "Tally",
+        "Topic",
+        "Trigger",
+        "UNRESOLVED",
+        "WireOutcome",
+        "WireStatus",
+        "Work",
+        "WorkerMetrics",
+        "WorkerSettings",
+        "advance",
+        "disposition",
+        "duty",
+        "event_of",
+        "mark_refunded",
+        "move",
+        "move_budget",
+        "move_remedy",
+        "move_work",
+        "open_payments",
+        "recheck",
+        "sealer_from",
+        "wire_outcome",
+        "wire_status",
+        "write_off",
+    ],
+    "bursar.testing": [
+        "Dollar",
+        "LocalChain",
+        "Fault",
+        "ScriptedFacilitator",
+        "MemoryPayments",
+        "ScriptedModel",
+        "ScriptedSyncModel",
+        "Mishap",
+        "PaymentService",
+        "Reply",
+        "ScriptedProvider",
+        "ToolUse",
+        "AsyncFaultyTransport",
+        "Charge",
+        "FakeClock",
+        "Faults",
+        "FaultyTransport",
+        "MemoryStore",
+        "ScriptedLedger",
+        "assert_nothing_held",
+        "assert_settled_once",
+        "assert_spent",
+    ],
+    "bursar.x402": [
+        "DIALECTS",
+        "AlreadyBought",
+        "AsyncX402Payer",
+        "Authorization",
+        "Bought",
+        "ChainProver",
+        "Dialect",
+        "Facilitator",
+        "Funder",
+        "FundingError",
+        "LedgerFunding",
+        "MemoryResults",
+        "NotPayable",
+        "Offer",
+        "PAYMENT_HEADER",
+        "PAYMENT_ORPHANED",
+        "Paid",
+        "PaymentError",
+        "PaymentRefused",
+        "PaymentUnknown",
+        "Price",
+        "Purse",
+        "REQUIRED_HEADER",
+        "RESPONSE_HEADER",
+        "Results",
+        "Rpc",
+        "RpcError",
+        "SettleAnswer",
+        "Signer",
+        "StatusAnswer",
+        "StoredAnswer",
+        "Terms",
+        "TokenDomain",
+        "TokenRate",
+        "VerifyAnswer",
+        "X402",
+        "X402Payer",
+        "challenge",
+        "decode",
+        "dollar_rate",
+        "encode",
+        "intent_nonce",
+        "reconcile_failed_payments",
+        "run_x402_reconciliation_loop",
+    ],
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]
 
@@ -182,7 +349,54 @@ def test_exported_name_explains_itself(module: str, name: str) -> None:
     if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value):
         assert (value.__doc__ or "").strip(), f"{module}.{name} has no docstring"
     else:
-        assert isinstance(value, str | int | float | frozenset | tuple)
+        assert isinstance(value, str | int | float | frozenset | tuple | Mapping)
+
+
+def door_of(module: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return what a door's type checkers see and what it loads, each by module."""
+    path = importlib.import_module(module).__file__
+    assert path is not None
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    typed = next(node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(typed.test) == "TYPE_CHECKING"
+    seen: dict[str, list[str]] = {}
+    for line in typed.body:
+        assert isinstance(line, ast.ImportFrom)
+        assert line.module is not None
+        seen.setdefault(line.module, []).extend(alias.asname or "" for alias in line.names)
+    opened = typed.orelse[0]
+    assert isinstance(opened, ast.Assign)
+    assert isinstance(opened.value, ast.Call)
+    loaded = ast.literal_eval(opened.value.args[1])
+    return seen, {home: list(names) for home, names in loaded.items()}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_type_checkers_see_what_is_loaded(module: str) -> None:
+    """The imports that type checkers read are the door's table, and no name hides a module."""
+    seen, loaded = door_of(module)
+    assert {home: sorted(names) for home, names in seen.items()} == {
+        home: sorted(names) for home, names in loaded.items()
+    }
+    package = Path(str(importlib.import_module(module).__file__)).parent
+    beside = {path.stem for path in package.iterdir()}
+    assert beside & {name for names in loaded.values() for name in names} == set()
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_a_door_opens_at_the_first_question(module: str) -> None:
+    """Importing a package loads itself and what stands above it; every name can be listed."""
+    listed = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module} as door\nprint(*sys.modules, *dir(door))"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.split()
+    ours = {name for name in listed if name.partition(".")[0] == "bursar"}
+    assert ours == {"bursar", "bursar.lazy", module}
+    assert not {"eth_account", "httpx2", "starlette", "pydantic", "cryptography"} & set(listed)
+    assert set(PUBLIC[module]) <= set(listed)
 
 
 def test_module_itself_explains_itself() -> None:
@@ -197,7 +411,8 @@ def test_version_is_the_one_of_the_project() -> None:
     assert bursar.__version__ == project["version"]
 
 
-def test_unknown_attribute_is_an_attribute_error() -> None:
-    """The lazy lookup of the version does not invent other names."""
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        getattr(bursar, "nothing")  # noqa: B009 - the plain spelling is a type error, as it should be
+@pytest.mark.parametrize("module", PUBLIC)
+def test_unknown_attribute_is_an_attribute_error(module: str) -> None:
+    """A door does not invent names."""
+    with pytest.raises(AttributeError, match=f"'{module}' has no attribute 'nothing'"):
+        getattr(importlib.import_module(module), "nothing")  # noqa: B009 - it is meant to be wrong

@@ -7,11 +7,11 @@ offered is exactly `__all__`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bursar.lazy import door
 
 if TYPE_CHECKING:
-    __version__: str
     from bursar.client.aio import AsyncCyclesClient as AsyncCyclesClient
     from bursar.client.config import CyclesConfig as CyclesConfig
     from bursar.client.context import CyclesContext as CyclesContext
@@ -115,222 +115,109 @@ if TYPE_CHECKING:
     from bursar.client.stream import StreamReservation as StreamReservation
     from bursar.client.sync import CyclesClient as CyclesClient
     from bursar.client.usage import StreamUsage as StreamUsage
-
-# Module of the SDK -> the names that users import from here.
-_MODULES: dict[str, tuple[str, ...]] = {
-    "aio": ("AsyncCyclesClient",),
-    "config": ("CyclesConfig",),
-    "context": ("CyclesContext", "get_cycles_context"),
-    "decorate": ("cycles", "reserve_for_stream", "with_cycles"),
-    "defaults": ("set_default_client", "set_default_config"),
-    "ending": ("flush_pending_commits",),
-    "enums": (
-        "CommitOveragePolicy",
-        "CommitStatus",
-        "Decision",
-        "ErrorCode",
-        "EventStatus",
-        "ExtendStatus",
-        "ReleaseStatus",
-        "ReservationStatus",
-        "Unit",
-    ),
-    "exceptions": (
-        "BudgetExceededError",
-        "CyclesError",
-        "CyclesProtocolError",
-        "CyclesTransportError",
-        "DebtOutstandingError",
-        "OverdraftLimitExceededError",
-        "ReservationExpiredError",
-        "ReservationFinalizedError",
-        "TenantClosedError",
-    ),
-    "guard": ("AsyncReservationGuard", "AsyncStreamHandle", "ReservationGuard", "StreamHandle"),
-    "heartbeat_failure": ("HeartbeatFailure",),
-    "held": ("HeartbeatLost",),
-    "helpers": (
-        "error_code_from_string",
-        "is_allowed",
-        "is_denied",
-        "is_metrics_empty",
-        "is_retryable_error_code",
-        "is_tool_allowed",
-    ),
-    "mappers": (
-        "balance_response_from_wire",
-        "caps_from_wire",
-        "commit_request_to_wire",
-        "commit_response_from_wire",
-        "decision_request_to_wire",
-        "decision_response_from_wire",
-        "error_response_from_wire",
-        "event_create_request_to_wire",
-        "event_create_response_from_wire",
-        "metrics_to_wire",
-        "release_request_to_wire",
-        "release_response_from_wire",
-        "reservation_create_request_to_wire",
-        "reservation_create_response_from_wire",
-        "reservation_detail_from_wire",
-        "reservation_extend_request_to_wire",
-        "reservation_extend_response_from_wire",
-        "reservation_list_response_from_wire",
-        "reservation_summary_from_wire",
-    ),
-    "models": (
-        "Action",
-        "Amount",
-        "Balance",
-        "BalanceResponse",
-        "Caps",
-        "CommitRequest",
-        "CommitResponse",
-        "CyclesEvidenceRef",
-        "CyclesMetrics",
-        "DecisionRequest",
-        "DecisionResponse",
-        "DryRunResult",
-        "ErrorResponse",
-        "EventCreateRequest",
-        "EventCreateResponse",
-        "ReleaseRequest",
-        "ReleaseResponse",
-        "ReservationCreateRequest",
-        "ReservationCreateResponse",
-        "ReservationDetail",
-        "ReservationEvidence",
-        "ReservationExtendRequest",
-        "ReservationExtendResponse",
-        "ReservationListResponse",
-        "ReservationSummary",
-        "SignedAmount",
-        "Subject",
-    ),
-    "response": ("CyclesResponse",),
-    "stream": ("AsyncStreamReservation", "StreamReservation"),
-    "sync": ("CyclesClient",),
-    "usage": ("StreamUsage",),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [
-    "Action",
-    "Amount",
-    "AsyncCyclesClient",
-    "AsyncReservationGuard",
-    "AsyncStreamHandle",
-    "AsyncStreamReservation",
-    "Balance",
-    "BalanceResponse",
-    "BudgetExceededError",
-    "Caps",
-    "CommitOveragePolicy",
-    "CommitRequest",
-    "CommitResponse",
-    "CommitStatus",
-    "CyclesClient",
-    "CyclesConfig",
-    "CyclesContext",
-    "CyclesError",
-    "CyclesEvidenceRef",
-    "CyclesMetrics",
-    "CyclesProtocolError",
-    "CyclesResponse",
-    "CyclesTransportError",
-    "DebtOutstandingError",
-    "Decision",
-    "DecisionRequest",
-    "DecisionResponse",
-    "DryRunResult",
-    "ErrorCode",
-    "ErrorResponse",
-    "EventCreateRequest",
-    "EventCreateResponse",
-    "EventStatus",
-    "ExtendStatus",
-    "HeartbeatFailure",
-    "HeartbeatLost",
-    "OverdraftLimitExceededError",
-    "ReleaseRequest",
-    "ReleaseResponse",
-    "ReleaseStatus",
-    "ReservationCreateRequest",
-    "ReservationCreateResponse",
-    "ReservationDetail",
-    "ReservationEvidence",
-    "ReservationExpiredError",
-    "ReservationExtendRequest",
-    "ReservationExtendResponse",
-    "ReservationFinalizedError",
-    "ReservationGuard",
-    "ReservationListResponse",
-    "ReservationStatus",
-    "ReservationSummary",
-    "SignedAmount",
-    "StreamHandle",
-    "StreamReservation",
-    "StreamUsage",
-    "Subject",
-    "TenantClosedError",
-    "Unit",
-    "__version__",
-    "balance_response_from_wire",
-    "caps_from_wire",
-    "commit_request_to_wire",
-    "commit_response_from_wire",
-    "cycles",
-    "decision_request_to_wire",
-    "decision_response_from_wire",
-    "error_code_from_string",
-    "error_response_from_wire",
-    "event_create_request_to_wire",
-    "event_create_response_from_wire",
-    "flush_pending_commits",
-    "get_cycles_context",
-    "is_allowed",
-    "is_denied",
-    "is_metrics_empty",
-    "is_retryable_error_code",
-    "is_tool_allowed",
-    "metrics_to_wire",
-    "release_request_to_wire",
-    "release_response_from_wire",
-    "reservation_create_request_to_wire",
-    "reservation_create_response_from_wire",
-    "reservation_detail_from_wire",
-    "reservation_extend_request_to_wire",
-    "reservation_extend_response_from_wire",
-    "reservation_list_response_from_wire",
-    "reservation_summary_from_wire",
-    "reserve_for_stream",
-    "set_default_client",
-    "set_default_config",
-    "with_cycles",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for; nothing else is made up."""
-    if name == "__version__":
-        return _version()
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"bursar.client.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Return the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    # Reading package metadata costs more than the rest of the import.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("bursar")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+unknown"
+    from bursar.version import __version__ as __version__
+else:
+    __all__, __getattr__, __dir__ = door(
+        __name__,
+        {
+            "bursar.client.aio": ("AsyncCyclesClient",),
+            "bursar.client.config": ("CyclesConfig",),
+            "bursar.client.context": ("CyclesContext", "get_cycles_context"),
+            "bursar.client.decorate": ("cycles", "reserve_for_stream", "with_cycles"),
+            "bursar.client.defaults": ("set_default_client", "set_default_config"),
+            "bursar.client.ending": ("flush_pending_commits",),
+            "bursar.client.enums": (
+                "CommitOveragePolicy",
+                "CommitStatus",
+                "Decision",
+                "ErrorCode",
+                "EventStatus",
+                "ExtendStatus",
+                "ReleaseStatus",
+                "ReservationStatus",
+                "Unit",
+            ),
+            "bursar.client.exceptions": (
+                "BudgetExceededError",
+                "CyclesError",
+                "CyclesProtocolError",
+                "CyclesTransportError",
+                "DebtOutstandingError",
+                "OverdraftLimitExceededError",
+                "ReservationExpiredError",
+                "ReservationFinalizedError",
+                "TenantClosedError",
+            ),
+            "bursar.client.guard": (
+                "AsyncReservationGuard",
+                "AsyncStreamHandle",
+                "ReservationGuard",
+                "StreamHandle",
+            ),
+            "bursar.client.heartbeat_failure": ("HeartbeatFailure",),
+            "bursar.client.held": ("HeartbeatLost",),
+            "bursar.client.helpers": (
+                "error_code_from_string",
+                "is_allowed",
+                "is_denied",
+                "is_metrics_empty",
+                "is_retryable_error_code",
+                "is_tool_allowed",
+            ),
+            "bursar.client.mappers": (
+                "balance_response_from_wire",
+                "caps_from_wire",
+                "commit_request_to_wire",
+                "commit_response_from_wire",
+                "decision_request_to_wire",
+                "decision_response_from_wire",
+                "error_response_from_wire",
+                "event_create_request_to_wire",
+                "event_create_response_from_wire",
+                "metrics_to_wire",
+                "release_request_to_wire",
+                "release_response_from_wire",
+                "reservation_create_request_to_wire",
+                "reservation_create_response_from_wire",
+                "reservation_detail_from_wire",
+                "reservation_extend_request_to_wire",
+                "reservation_extend_response_from_wire",
+                "reservation_list_response_from_wire",
+                "reservation_summary_from_wire",
+            ),
+            "bursar.client.models": (
+                "Action",
+                "Amount",
+                "Balance",
+                "BalanceResponse",
+                "Caps",
+                "CommitRequest",
+                "CommitResponse",
+                "CyclesEvidenceRef",
+                "CyclesMetrics",
+                "DecisionRequest",
+                "DecisionResponse",
+                "DryRunResult",
+                "ErrorResponse",
+                "EventCreateRequest",
+                "EventCreateResponse",
+                "ReleaseRequest",
+                "ReleaseResponse",
+                "ReservationCreateRequest",
+                "ReservationCreateResponse",
+                "ReservationDetail",
+                "ReservationEvidence",
+                "ReservationExtendRequest",
+                "ReservationExtendResponse",
+                "ReservationListResponse",
+                "ReservationSummary",
+                "SignedAmount",
+                "Subject",
+            ),
+            "bursar.client.response": ("CyclesResponse",),
+            "bursar.client.stream": ("AsyncStreamReservation", "StreamReservation"),
+            "bursar.client.sync": ("CyclesClient",),
+            "bursar.client.usage": ("StreamUsage",),
+            "bursar.version": ("__version__",),
+        },
+    )

@@ -41,7 +41,7 @@ from bursar.x402.facilitators import DIALECTS
 from bursar.x402.ingress import stripped
 from bursar.x402.prover import ChainProver
 from bursar.x402.reconcile import (
-    STATUS_ORPHANED,
+    PAYMENT_ORPHANED,
     reconcile_failed_payments,
     run_x402_reconciliation_loop,
 )
@@ -161,8 +161,8 @@ def test_finding_one_long_lived_client_for_every_payment(
 
 def test_finding_orphaned_is_one_constant() -> None:
     """Nobody writes the status by hand."""
-    assert STATUS_ORPHANED is WireStatus.ORPHANED
-    assert wire_status(Money.SETTLED, Disposition.ORPHANED) is STATUS_ORPHANED
+    assert PAYMENT_ORPHANED is WireStatus.ORPHANED
+    assert wire_status(Money.SETTLED, Disposition.ORPHANED) is PAYMENT_ORPHANED
     said = [
         path.name
         for path in SRC.rglob("*.py")
@@ -236,7 +236,7 @@ def test_finding_every_branch_is_tested_not_only_success(
     sweep(book, Witness(says))
     found = book.get("pay_1")
     assert (found.money, found.disposition) == (money, about)
-    is_orphan = wire_status(found.money, found.disposition) is STATUS_ORPHANED
+    is_orphan = wire_status(found.money, found.disposition) is PAYMENT_ORPHANED
     assert is_orphan == (says is Trigger.SETTLED)
 
 

@@ -64,7 +64,7 @@ def test_unused_plugin_loads_itself_alone(tmp_path: Path, installed: dict[str, s
 
         def test_loaded():
             ours = {name for name in sys.modules if name.split(".")[0] == "bursar"}
-            assert ours == {"bursar", "bursar.testing", "bursar.testing.plugin"}
+            assert ours == {"bursar", "bursar.lazy", "bursar.testing", "bursar.testing.plugin"}
         """,
     )
     told = run(suite, installed)

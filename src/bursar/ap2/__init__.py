@@ -6,11 +6,11 @@ exactly `__all__`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bursar.lazy import door
 
 if TYPE_CHECKING:
-    __version__: str
     from bursar.ap2.canonical import CanonicalError as CanonicalError
     from bursar.ap2.constraints import check_checkout as check_checkout
     from bursar.ap2.constraints import check_pair as check_pair
@@ -53,135 +53,54 @@ if TYPE_CHECKING:
     from bursar.ap2.signing import SigningKey as SigningKey
     from bursar.ap2.signing import sign_receipt as sign_receipt
     from bursar.ap2.signing import verify_receipt as verify_receipt
-
-# Module -> the names that users import from here.
-_MODULES: dict[str, tuple[str, ...]] = {
-    "canonical": ("CanonicalError",),
-    "constraints": (
-        "check_checkout",
-        "check_pair",
-        "check_payment",
-    ),
-    "consumption": (
-        "Claim",
-        "ClaimState",
-        "Consumption",
-        "Presented",
-    ),
-    "currencies": ("ExchangeRate",),
-    "earlier": ("EarlierPayment",),
-    "errors": (
-        "AP2CurrencyError",
-        "AP2DryRunResult",
-        "AP2GuardCommitFailed",
-        "AP2GuardCommitUncertain",
-        "AP2GuardDenied",
-        "AP2GuardError",
-        "AP2MandateError",
-        "AP2PaymentUnknown",
-    ),
-    "findings": (
-        "Finding",
-        "FindingCode",
-        "Usage",
-    ),
-    "guard": (
-        "AsyncGuardedPayment",
-        "GuardedPayment",
-        "cycles_guard_payment",
-        "cycles_guard_payment_async",
-        "cycles_guard_refund",
-        "cycles_guard_refund_async",
-    ),
-    "mandate": ("AP2Mandate",),
-    "mandates": (
-        "Checkout",
-        "CheckoutMandate",
-        "OpenCheckoutMandate",
-        "OpenPaymentMandate",
-        "PaymentMandate",
-        "open_mandate_hash",
-    ),
-    "receipt": ("RuntimeAuthorityReceipt",),
-    "signing": (
-        "PublicKey",
-        "ReceiptStatus",
-        "ReceiptVerdict",
-        "SigningError",
-        "SigningKey",
-        "sign_receipt",
-        "verify_receipt",
-    ),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [
-    "AP2CurrencyError",
-    "AP2DryRunResult",
-    "AP2GuardCommitFailed",
-    "AP2GuardCommitUncertain",
-    "AP2GuardDenied",
-    "AP2GuardError",
-    "AP2Mandate",
-    "AP2MandateError",
-    "AP2PaymentUnknown",
-    "AsyncGuardedPayment",
-    "CanonicalError",
-    "Checkout",
-    "CheckoutMandate",
-    "Claim",
-    "ClaimState",
-    "Consumption",
-    "EarlierPayment",
-    "ExchangeRate",
-    "Finding",
-    "FindingCode",
-    "GuardedPayment",
-    "OpenCheckoutMandate",
-    "OpenPaymentMandate",
-    "PaymentMandate",
-    "Presented",
-    "PublicKey",
-    "ReceiptStatus",
-    "ReceiptVerdict",
-    "RuntimeAuthorityReceipt",
-    "SigningError",
-    "SigningKey",
-    "Usage",
-    "__version__",
-    "check_checkout",
-    "check_pair",
-    "check_payment",
-    "cycles_guard_payment",
-    "cycles_guard_payment_async",
-    "cycles_guard_refund",
-    "cycles_guard_refund_async",
-    "open_mandate_hash",
-    "sign_receipt",
-    "verify_receipt",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for; nothing else is made up."""
-    if name == "__version__":
-        return _version()
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"bursar.ap2.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Return the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("bursar")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+unknown"
+    from bursar.version import __version__ as __version__
+else:
+    __all__, __getattr__, __dir__ = door(
+        __name__,
+        {
+            "bursar.ap2.canonical": ("CanonicalError",),
+            "bursar.ap2.constraints": ("check_checkout", "check_pair", "check_payment"),
+            "bursar.ap2.consumption": ("Claim", "ClaimState", "Consumption", "Presented"),
+            "bursar.ap2.currencies": ("ExchangeRate",),
+            "bursar.ap2.earlier": ("EarlierPayment",),
+            "bursar.ap2.errors": (
+                "AP2CurrencyError",
+                "AP2DryRunResult",
+                "AP2GuardCommitFailed",
+                "AP2GuardCommitUncertain",
+                "AP2GuardDenied",
+                "AP2GuardError",
+                "AP2MandateError",
+                "AP2PaymentUnknown",
+            ),
+            "bursar.ap2.findings": ("Finding", "FindingCode", "Usage"),
+            "bursar.ap2.guard": (
+                "AsyncGuardedPayment",
+                "GuardedPayment",
+                "cycles_guard_payment",
+                "cycles_guard_payment_async",
+                "cycles_guard_refund",
+                "cycles_guard_refund_async",
+            ),
+            "bursar.ap2.mandate": ("AP2Mandate",),
+            "bursar.ap2.mandates": (
+                "Checkout",
+                "CheckoutMandate",
+                "OpenCheckoutMandate",
+                "OpenPaymentMandate",
+                "PaymentMandate",
+                "open_mandate_hash",
+            ),
+            "bursar.ap2.receipt": ("RuntimeAuthorityReceipt",),
+            "bursar.ap2.signing": (
+                "PublicKey",
+                "ReceiptStatus",
+                "ReceiptVerdict",
+                "SigningError",
+                "SigningKey",
+                "sign_receipt",
+                "verify_receipt",
+            ),
+            "bursar.version": ("__version__",),
+        },
+    )

@@ -7,52 +7,67 @@ are first asked for, because the pytest plugin is loaded by every run of pytest.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from bursar.lazy import door
 
 if TYPE_CHECKING:
     from bursar.testing.asserts import assert_nothing_held as assert_nothing_held
     from bursar.testing.asserts import assert_settled_once as assert_settled_once
     from bursar.testing.asserts import assert_spent as assert_spent
+    from bursar.testing.chain import Dollar as Dollar
+    from bursar.testing.chain import LocalChain as LocalChain
     from bursar.testing.clock import FakeClock as FakeClock
+    from bursar.testing.facilitator import Fault as Fault
+    from bursar.testing.facilitator import ScriptedFacilitator as ScriptedFacilitator
     from bursar.testing.faults import AsyncFaultyTransport as AsyncFaultyTransport
     from bursar.testing.faults import Faults as Faults
     from bursar.testing.faults import FaultyTransport as FaultyTransport
     from bursar.testing.memory import MemoryStore as MemoryStore
+    from bursar.testing.memory_payments import MemoryPayments as MemoryPayments
+    from bursar.testing.models import ScriptedModel as ScriptedModel
+    from bursar.testing.models import ScriptedSyncModel as ScriptedSyncModel
+    from bursar.testing.payments import Mishap as Mishap
+    from bursar.testing.payments import PaymentService as PaymentService
+    from bursar.testing.providers import Reply as Reply
+    from bursar.testing.providers import ScriptedProvider as ScriptedProvider
+    from bursar.testing.providers import ToolUse as ToolUse
     from bursar.testing.scripted import Charge as Charge
     from bursar.testing.scripted import ScriptedLedger as ScriptedLedger
-
-_HOMES = {
-    "AsyncFaultyTransport": "faults",
-    "Charge": "scripted",
-    "FakeClock": "clock",
-    "Faults": "faults",
-    "FaultyTransport": "faults",
-    "MemoryStore": "memory",
-    "ScriptedLedger": "scripted",
-    "assert_nothing_held": "asserts",
-    "assert_settled_once": "asserts",
-    "assert_spent": "asserts",
-}
-
-__all__ = [
-    "AsyncFaultyTransport",
-    "Charge",
-    "FakeClock",
-    "Faults",
-    "FaultyTransport",
-    "MemoryStore",
-    "ScriptedLedger",
-    "assert_nothing_held",
-    "assert_settled_once",
-    "assert_spent",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for; nothing else is made up."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"bursar.testing.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+else:
+    __all__, __getattr__, __dir__ = door(
+        __name__,
+        {
+            "bursar.testing.asserts": (
+                "assert_nothing_held",
+                "assert_settled_once",
+                "assert_spent",
+            ),
+            "bursar.testing.chain": (
+                "Dollar",
+                "LocalChain",
+            ),
+            "bursar.testing.clock": ("FakeClock",),
+            "bursar.testing.facilitator": (
+                "Fault",
+                "ScriptedFacilitator",
+            ),
+            "bursar.testing.faults": ("AsyncFaultyTransport", "Faults", "FaultyTransport"),
+            "bursar.testing.memory": ("MemoryStore",),
+            "bursar.testing.memory_payments": ("MemoryPayments",),
+            "bursar.testing.models": (
+                "ScriptedModel",
+                "ScriptedSyncModel",
+            ),
+            "bursar.testing.payments": (
+                "Mishap",
+                "PaymentService",
+            ),
+            "bursar.testing.providers": (
+                "Reply",
+                "ScriptedProvider",
+                "ToolUse",
+            ),
+            "bursar.testing.scripted": ("Charge", "ScriptedLedger"),
+        },
+    )

@@ -52,7 +52,7 @@ class PaymentService:
 
     ```python
     import httpx2
-    from bursar.testing.payments import Mishap, PaymentService
+    from bursar.testing import Mishap, PaymentService
 
     with PaymentService() as service:
         service.next(Mishap.DECLINE)

@@ -21,7 +21,7 @@ from bursar.payments.schedule import Pace, Rng
 from bursar.payments.worker import PaymentWorker, WorkerMetrics, WorkerSettings
 from bursar.x402.funding import Funder
 
-STATUS_ORPHANED: Final = WireStatus.ORPHANED
+PAYMENT_ORPHANED: Final = WireStatus.ORPHANED
 """`payment-orphaned`: the money moved, and nothing was delivered for it."""
 _log = logging.getLogger("bursar.x402")
 

@@ -32,7 +32,7 @@ class ScriptedProvider:
 
     ```python
     import openai
-    from bursar.testing.providers import Reply, ScriptedProvider
+    from bursar.testing import Reply, ScriptedProvider
 
     with ScriptedProvider([Reply("Hello there.")]) as provider:
         client = openai.OpenAI(base_url=provider.openai_url, api_key="any")
