@@ -105,8 +105,11 @@ def test_an_unreachable_ledger_is_told_later(tmp_path: Path) -> None:
         config = CyclesConfig("http://127.0.0.1:1", "key", tenant="default", journal_enabled=False)
         async with AsyncCyclesClient(config) as client:
             for _ in range(2):
-                with pytest.raises(CyclesTransportError):
-                    await engine(client, FileCalls(tmp_path / "s.calls")).submit("two", turn_id="u")
+                with (
+                    FileCalls(tmp_path / "s.calls") as calls,
+                    pytest.raises(CyclesTransportError),
+                ):
+                    await engine(client, calls).submit("two", turn_id="u")
                 assert recorded(tmp_path) == known
 
     async def reachable() -> None:
@@ -163,6 +166,8 @@ def test_what_is_owed(tmp_path: Path, kept: bool) -> None:
     """Owed is what is not settled, of other turns and of a key that is asked anew."""
 
     def again(calls: Calls) -> Calls:
+        if isinstance(calls, FileCalls):
+            calls.close()
         return FileCalls(tmp_path / "s.calls") if kept else calls
 
     calls = again(Calls())

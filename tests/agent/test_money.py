@@ -282,13 +282,14 @@ def test_a_repeated_action_is_charged_once(tmp_path: Path) -> None:
         asked = 0
         said: list[Any] = []
         for _ in range(2):
-            again = Purse(ledger.async_client, calls=FileCalls(tmp_path / "s.calls"))
-            model, inner = guarded(again, Reply("one", [ToolUse("act")], input_tokens=5))
-            said.append(await answer(model, key="s/t/0"))
-            asked += len(inner.requests)
-            tools = GuardedTools(again, Toolbox([tool(act, cost=40)]))
-            call = ToolCall("c", "act", '{"text": "x"}', "s/t/0/0")
-            said.append(await tools.run(call, deadline=None))
+            with FileCalls(tmp_path / "s.calls") as calls:
+                again = Purse(ledger.async_client, calls=calls)
+                model, inner = guarded(again, Reply("one", [ToolUse("act")], input_tokens=5))
+                said.append(await answer(model, key="s/t/0"))
+                asked += len(inner.requests)
+                tools = GuardedTools(again, Toolbox([tool(act, cost=40)]))
+                call = ToolCall("c", "act", '{"text": "x"}', "s/t/0/0")
+                said.append(await tools.run(call, deadline=None))
         assert said[0] == said[2]
         assert said[1] == said[3]
         assert (asked, ran) == (1, ["x"])
@@ -324,18 +325,20 @@ def test_a_turn_that_was_not_saved_is_repeated_from_what_is_on_disk(tmp_path: Pa
         script = [Reply(tools=[ToolUse("search", {"text": "x"})]), Reply("one"), Reply("two")]
         _, inner = guarded(purse, *script)
 
-        def engine(**options: Any) -> QueryEngine:
-            again = Purse(ledger.async_client, calls=FileCalls(tmp_path / "s.calls"))
+        def engine(calls: FileCalls, **options: Any) -> QueryEngine:
+            again = Purse(ledger.async_client, calls=calls)
             tools = GuardedTools(again, Toolbox([tool(search, cost=30)]))
             model = GuardedModel(again, inner, PRICE)
             return QueryEngine(model=model, tools=tools, save_to=tmp_path, **options)
 
-        killed = engine(session_id="s")
-        await killed.submit("first")
-        before.write_bytes(file.read_bytes())
-        told = await killed.submit("second")
+        with FileCalls(tmp_path / "s.calls") as calls:
+            killed = engine(calls, session_id="s")
+            await killed.submit("first")
+            before.write_bytes(file.read_bytes())
+            told = await killed.submit("second")
         before.replace(file)
-        again = await engine(stored=load_session("s", tmp_path)).submit("second")
+        with FileCalls(tmp_path / "s.calls") as calls:
+            again = await engine(calls, stored=load_session("s", tmp_path)).submit("second")
         assert (again.output, again.charges) == (told.output, told.charges)
         assert len(inner.requests) == 3
         assert ledger.spent() == killed.state.spent_microcents
@@ -348,9 +351,11 @@ def test_another_question_under_the_same_key_is_another_action(tmp_path: Path) -
 
     async def case(ledger: ScriptedLedger, purse: Purse) -> None:
         for text in ("one", "two"):
-            again = Purse(ledger.async_client, calls=FileCalls(tmp_path / "s.calls"))
-            model, inner = guarded(again, Reply("yes", input_tokens=5))
-            await answer(model, text=text, key="s/t/0")
+            with FileCalls(tmp_path / "s.calls") as calls:
+                model, inner = guarded(
+                    Purse(ledger.async_client, calls=calls), Reply("yes", input_tokens=5)
+                )
+                await answer(model, text=text, key="s/t/0")
             assert len(inner.requests) == 1
         assert ledger.spent() == 2 * 7
 
@@ -360,13 +365,14 @@ def test_another_question_under_the_same_key_is_another_action(tmp_path: Path) -
 def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
     """A process that was killed while it wrote leaves half a line, and no wrong answer."""
     file = tmp_path / "s.calls"
-    assert FileCalls(file).begin("s/t/0") == 1
+    with FileCalls(file) as calls:
+        assert calls.begin("s/t/0") == 1
     with file.open("a", encoding="utf-8") as torn:
         torn.write('{"done": "s/t/0", "att')
-    again = FileCalls(file)
-    assert again.recall("s/t/0", "x") is None
-    assert again.begin("s/t/0") == 2
-    assert FileCalls(file).begin("s/t/0") == 3
+    for attempt in (2, 3):
+        with FileCalls(file) as again:
+            assert again.recall("s/t/0", "x") is None
+            assert again.begin("s/t/0") == attempt
 
 
 def test_list_prices_know_of_caches() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from bursar.agent.calls import FileCalls
 from bursar.cli.agent import run as run_help
-from bursar.cli.agent_alone import alone
 from bursar.testing.providers import Reply, ScriptedProvider, ToolUse
 
 MODELS = ["openai:gpt-4o-mini", "anthropic:claude-haiku-4-5"]
@@ -124,7 +124,7 @@ def test_a_session_is_run_by_one_process(tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
     words = ["A?", "--model", MODELS[0], "--budget", "1USD", "--session", str(file), "--json"]
     with ScriptedProvider([Reply("One.")]) as provider:
-        with alone(file):
+        with FileCalls(tmp_path / "talk.calls"):
             code, _, err = run(provider, *words)
             assert (code, provider.requests) == (2, [])
             assert "another process runs talk.json" in err

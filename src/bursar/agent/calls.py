@@ -21,10 +21,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from bursar.agent.alone import Hold
 from bursar.agent.ports import Charge, Finish, ModelEvent, Stop, TextDelta, TokenUsage, ToolCall
+from bursar.agent.sessions import sync
 from bursar.ids import prefixed_id
+
+SCHEMA = 1
 
 KINDS: Mapping[str, type[Any]] = {
     "text": TextDelta,
@@ -35,6 +39,10 @@ KINDS: Mapping[str, type[Any]] = {
 NAMES: Mapping[type[Any], str] = {kind: name for name, kind in KINDS.items()}
 Attempt = tuple[str, int]
 """The key of an action, and which attempt at it."""
+
+
+class CallsFormatError(ValueError):
+    """A file that has no calls of an agent, or those of a later version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +135,68 @@ class Calls:
 
 
 class FileCalls(Calls):
-    """The same in a file beside the session's, so that a killed process finds it again."""
+    """The same in a file beside the session's, so that a killed process finds it again.
+
+    It is the file's only user until it is closed, collected, or its process ends.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        """Read what an earlier process left; a last line that was torn is left out."""
+        """Take the file, and read what an earlier process left.
+
+        Raises:
+            FileInUseError: another `FileCalls` has it, of this process or of another one.
+            CallsFormatError: the file is something else, or damaged; it is as it was.
+            OSError: the file system refused.
+        """
         super().__init__()
         self.name = prefixed_id("")
         self._path = Path(path)
+        self._hold = Hold(self._path)
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            self._load()
+            self._write()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let somebody else have the file; nothing can be kept in it here any more."""
+        self._hold.release()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    def _load(self) -> None:
+        try:
+            lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
-            lines = []
-        for line in lines:
+            return
+        for number, line in enumerate(lines, 1):
             try:
                 self._read(json.loads(line))
-            except (ValueError, TypeError, KeyError):
-                break  # torn by a crash: nothing after it was promised
-        self._write()
+            except CallsFormatError:
+                raise
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
+                if number == len(lines) > 1:
+                    return  # torn by a crash: it was not promised to anybody
+                raise CallsFormatError(
+                    f"{self._path}, line {number}: not a line of an agent's calls"
+                    f" ({wrong!r}); name another file, or move this one away: what it says is not"
+                    " settled then"
+                ) from wrong
 
     def _read(self, line: dict[str, Any]) -> None:
         if "calls" in line:
+            if line["schema"] != SCHEMA:
+                raise CallsFormatError(
+                    f"{self._path} has schema {line['schema']!r}, and this version reads {SCHEMA}:"
+                    " use the version of Bursar that wrote it"
+                )
             self.name = line["calls"]
         elif "begin" in line:
             self._turn = turn_of(line["begin"])
@@ -160,7 +210,7 @@ class FileCalls(Calls):
 
     def _lines(self) -> list[dict[str, Any]]:
         return [
-            {"calls": self.name},
+            {"calls": self.name, "schema": SCHEMA},
             *({"begin": key, "attempt": count} for key, count in self._attempts.items()),
             *({"done": key, **asdict(one)} for (key, _), one in self._done.items()),
             *({"settled": key, "attempt": attempt} for key, attempt in sorted(self._settled)),
@@ -172,20 +222,27 @@ class FileCalls(Calls):
 
     def _write(self) -> None:
         """Replace the file by one step, so that a crash leaves the old or the new one."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._hold.check()
         fresh = self._path.with_name(f"{self._path.name}.new")
-        with fresh.open("w", encoding="utf-8") as file:
+        with open(fresh, "w", encoding="utf-8", opener=_private) as file:
             file.writelines(f"{json.dumps(line)}\n" for line in self._lines())
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
+        sync(self._path.parent)  # or what is appended below is lost with the old name
 
     def _append(self, line: dict[str, Any], *, durably: bool = True) -> None:
+        self._hold.check()
         with self._path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
             file.flush()
             if durably:
                 os.fsync(file.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read: it has what the agent said."""
+    return os.open(path, flags, 0o600)
 
 
 def turn_of(key: str) -> str:

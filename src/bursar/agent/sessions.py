@@ -97,7 +97,7 @@ def save_session(state: SessionState, directory: Folder = None, *, revision: int
             _write(file, data)
             os.fsync(file)
             os.replace(name, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as refused:
         raise SessionSaveError(
             refused.errno, f"session {state.session_id!r} is not saved: {refused.strerror}", path
@@ -149,7 +149,7 @@ def delete_session(session_id: str, directory: Folder = None) -> bool:
     try:
         with _temporary(path):
             path.unlink()
-        _sync(path.parent)
+        sync(path.parent)
     except FileNotFoundError:
         return False
     except OSError as refused:
@@ -231,7 +231,7 @@ def _write(file: int, data: bytes) -> None:
         view = view[os.pwrite(file, view, len(data) - len(view)) :]
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Make a rename durable."""
     number = os.open(folder, os.O_RDONLY)
     try:

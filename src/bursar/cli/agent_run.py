@@ -35,18 +35,16 @@ from bursar.agent import (
     StoredSession,
     TurnResult,
     arun_turn_loop,
-    load_session,
 )
-from bursar.agent.calls import Calls, FileCalls
+from bursar.agent.calls import Calls
 from bursar.agent.guarded import GuardedModel, GuardedTools
 from bursar.agent.models import PROVIDERS
 from bursar.agent.models import model as model_of
 from bursar.agent.money import Purse
 from bursar.agent.ports import Model, ModelEvent, ModelRequest, TextDelta, ToolCall
 from bursar.agent.pricing import ListPriced
-from bursar.agent.sessions import checked_id
 from bursar.agent.tools import Permissions, Toolbox
-from bursar.cli.agent_alone import alone
+from bursar.cli import agent_files
 from bursar.cli.exits import (
     EXIT_BUDGET,
     EXIT_CANCELLED,
@@ -60,7 +58,6 @@ from bursar.cli.exits import (
 )
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.config import CyclesConfig
-from bursar.ledger.ports import StoreUnusable
 
 SETTLING_S = 2.0
 """How long a run waits at its end for what was cancelled to account for itself."""
@@ -220,17 +217,18 @@ async def carry_out(wanted: Wanted) -> int:
     """Run the agent, alone on its session, and return the exit code."""
     asked, price = _model(wanted.model)
     box = Toolbox(_functions(wanted.tools), Permissions(wanted.allow, wanted.deny))
-    with alone(wanted.session):
-        return await _carry_out(wanted, asked, price, box)
+    with agent_files.calls_of(wanted.session) as calls:
+        return await _carry_out(wanted, asked, price, box, calls)
 
 
-async def _carry_out(wanted: Wanted, asked: Model, price: ListPriced, box: Toolbox) -> int:
-    stored = _stored(wanted.session)
+async def _carry_out(
+    wanted: Wanted, asked: Model, price: ListPriced, box: Toolbox, calls: Calls
+) -> int:
+    stored = agent_files.stored(wanted.session)
     client = _client(wanted)
     try:
         await _fund(client, wanted)
-        file = wanted.session
-        purse = Purse(client, calls=FileCalls(file.with_suffix(".calls")) if file else Calls())
+        purse = Purse(client, calls=calls)
         shown = Shown(wanted, purse)
         guarded = Told(GuardedModel(purse, asked, price), shown)
         engine = _engine(wanted, guarded, GuardedTools(purse, box) if box.tools else None, stored)
@@ -322,17 +320,12 @@ def _from_file(where: str) -> ModuleType:
 
 
 def _client(wanted: Wanted) -> AsyncCyclesClient:
-    if os.environ.get("CYCLES_BASE_URL"):
-        try:
-            return AsyncCyclesClient(CyclesConfig.from_env())
-        except ValueError as error:
-            raise CommandError(EXIT_USAGE, str(error)) from error
-    if wanted.session is None:
-        return AsyncCyclesClient.embedded(":memory:")
+    if not os.environ.get("CYCLES_BASE_URL"):
+        return agent_files.embedded_client(wanted.session)
     try:
-        return AsyncCyclesClient.embedded(wanted.session.with_suffix(".ledger"))
-    except (OSError, ValueError, StoreUnusable) as error:
-        raise CommandError(EXIT_USAGE, f"--session: {error}") from error
+        return AsyncCyclesClient(CyclesConfig.from_env())
+    except ValueError as error:
+        raise CommandError(EXIT_USAGE, str(error)) from error
 
 
 async def _fund(client: AsyncCyclesClient, wanted: Wanted) -> None:
@@ -340,17 +333,6 @@ async def _fund(client: AsyncCyclesClient, wanted: Wanted) -> None:
     create = getattr(client, "create_budget", None)
     if create is not None and wanted.budget_microcents is not None:
         await create(wanted.budget_microcents, exist_ok=True)
-
-
-def _stored(file: Path | None) -> StoredSession | None:
-    """Return the session that a file holds, if there is one."""
-    try:
-        if file is None:
-            return None
-        checked_id(file.stem)
-        return load_session(file.stem, file.parent) if file.exists() else None
-    except (ValueError, OSError) as error:
-        raise CommandError(EXIT_USAGE, f"--session: {error}") from error
 
 
 def _engine(
