@@ -202,3 +202,68 @@ def test_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     """A mistyped path creates no folders."""
     with pytest.raises(StoreUnusable, match="nowhere does not exist; create it first"):
         CyclesClient.embedded(tmp_path / "nowhere" / "budget.db")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a b", " ", "é ü", "日本", "a#b", "a?mode=ro", "a%20b", "a%", "a\nb", "a\tb"),
+        *("a'b", 'a"b', "a\\b", "a;b&c=d", "@", "[::1]:80", "-rf", "~", "a\udcffb"),
+    ],
+)
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """What a file system allows is allowed, for the file and for its folder, sync and async."""
+    places = [tmp_path / f"{name}.db", tmp_path / name / "l.db"]
+    places[1].parent.mkdir()
+
+    async def read(place: Path) -> int:
+        async with AsyncCyclesClient.embedded(str(place)) as client:
+            (row,) = (await client.get_balances(tenant="default")).body["balances"]
+            spent: int = row["spent"]["amount"]
+            return spent
+
+    addresses = set[str]()
+    for place in places:
+        with CyclesClient.embedded(place) as client:
+            client.create_budget("1k tokens")
+            client.reserve(estimate=5, unit="TOKENS").commit(3)
+            addresses.add(client.config.base_url)
+        assert asyncio.run(read(place)) == 3
+        assert place.is_file()
+    left = {tmp_path / name, *places, *(Path(f"{place}.pending") for place in places)}
+    assert {*tmp_path.iterdir(), *places[1].parent.iterdir()} == left
+    assert addresses == {f"embedded://{shown(str(place))}" for place in places}
+
+
+def shown(path: str) -> str:
+    """Return a path in an address: readable, but for what would end the address or its name."""
+    for one, code in {"%": "25", " ": "20", "#": "23", "?": "3F", "\n": "0A", "\t": "09"}.items():
+        path = path.replace(one, f"%{code}")
+    return path.replace("\udcff", "%FF")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\0b", "has a NUL; name another file"), ("a\ud800b", "cannot be a file")]
+)
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str, said: str) -> None:
+    """It is refused before anything is opened, and shown as it can be shown."""
+    for embedded in (CyclesClient.embedded, AsyncCyclesClient.embedded):
+        with pytest.raises(ValueError, match=said) as caught:
+            embedded(tmp_path / name)
+        assert ascii(name)[1:-1] in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_a_space_is_named_as_it_is(tmp_path: Path) -> None:
+    """A message about a file is for people: it has the path that they know."""
+    place = tmp_path / "my agents"
+    place.mkdir()
+    with pytest.raises(StoreUnusable, match=f"{place} is a directory"):
+        CyclesClient.embedded(place)
+
+
+def test_a_wrong_field_opens_nothing(tmp_path: Path) -> None:
+    """A mistake in the configuration leaves no file behind."""
+    with pytest.raises(ValueError, match="read_timeout"):
+        CyclesClient.embedded(tmp_path / "l.db", read_timeout=-1)
+    assert list(tmp_path.iterdir()) == []

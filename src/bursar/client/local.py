@@ -7,8 +7,10 @@ can also create what it spends from. Everything else is the client as everybody 
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
+from urllib.parse import quote
 
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.config import CyclesConfig
@@ -28,8 +30,9 @@ class EmbeddedClient(CyclesClient):
 
     def __init__(self, path: str | Path, tenant: str, config: dict[str, Any]) -> None:
         """Open or create the file; use `CyclesClient.embedded`."""
+        made = embedded_config(path, tenant, config)  # before anything is opened
         self._ledger = EmbeddedLedger(path, tenant)
-        super().__init__(embedded_config(path, tenant, config), transport=self._ledger)
+        super().__init__(made, transport=self._ledger)
 
     def create_budget(
         self,
@@ -82,9 +85,9 @@ class AsyncEmbeddedClient(AsyncCyclesClient):
 
     def __init__(self, path: str | Path, tenant: str, config: dict[str, Any]) -> None:
         """Open or create the file; use `AsyncCyclesClient.embedded`."""
+        made = embedded_config(path, tenant, config)  # before anything is opened
         self._ledger = EmbeddedLedger(path, tenant)
-        transport = AsyncEmbeddedLedger(self._ledger)
-        super().__init__(embedded_config(path, tenant, config), transport=transport)
+        super().__init__(made, transport=AsyncEmbeddedLedger(self._ledger))
 
     async def create_budget(
         self,
@@ -139,16 +142,33 @@ def embedded_config(path: str | Path, tenant: str, more: dict[str, Any]) -> Cycl
     """Return the configuration of an embedded client; `more` are fields of `CyclesConfig`.
 
     Raises:
-        ValueError: a field is out of its range.
+        ValueError: a field is out of its range, or no file can have that path.
         TypeError: a field is unknown.
     """
     memory = str(path) == MEMORY
     place = "memory" if memory else Path(path).absolute().as_posix()
     fields: dict[str, Any] = {
-        "base_url": f"embedded://{place}",
+        "base_url": f"embedded://{_quoted(place)}",
         "api_key": "embedded",
         "tenant": tenant,
         "journal_enabled": not memory,
         "journal_dir": None if memory else f"{place}{PENDING}",
     }
     return CyclesConfig(**{**fields, **more})
+
+
+def _quoted(place: str) -> str:
+    """Return a path as part of an address: what an address cannot have is quoted, as little.
+
+    People read it in logs, so a letter stays a letter in every language.
+    """
+    try:
+        os.fsencode(place)
+    except UnicodeEncodeError as wrong:
+        raise ValueError(f"path {place!r} cannot be a file's name: {wrong.reason}") from wrong
+    if "\0" in place:
+        raise ValueError(f"path {place!r} cannot be a file's name: it has a NUL; name another file")
+    return "".join(
+        quote(os.fsencode(one)) if one in "%#?" or one.isspace() or not one.isprintable() else one
+        for one in place
+    )
