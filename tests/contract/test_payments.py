@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from bursar.payments.outcome import Disposition, Money, Trigger, Work
-from bursar.payments.ports import PaymentConflict, PaymentQuery, PaymentStore, Saved, Tally
+from bursar.payments.ports import (
+    NoticeQuery,
+    PaymentConflict,
+    PaymentQuery,
+    PaymentStore,
+    Saved,
+    Tally,
+)
 from bursar.payments.records import Evidence, Topic, move_work
 from bursar.payments.store import open_payments
 from bursar.testing.memory_payments import MemoryPayments
@@ -227,3 +234,93 @@ def test_lists_and_tallies(store: PaymentStore) -> None:
         Tally(Money.RECORDED, Disposition.OPEN, 4),
         Tally(Money.SETTLED, Disposition.OPEN, 1),
     } == set(store.tallies())
+
+
+def told(store: PaymentStore, *names: str, payment: str = "1") -> list[int]:
+    """Keep a payment with alerts of these names; return their numbers."""
+    record = add(store, payment)
+    notices = tuple(alert(record, f"{payment}:{name}") for name in names)
+    store.save([replace(moved(record, Trigger.SENDING), notices=notices)])
+    found = store.notices(NoticeQuery(payment_id=record.payment_id))
+    assert [one.notice for one in found] == list(notices)
+    return [one.number for one in found]
+
+
+def leased(store: PaymentStore, owner: str = "a", at_ms: int = NOW_MS, limit: int = 9) -> list[int]:
+    return [one.number for one in store.lease_notices(Topic.ALERT, owner, at_ms, LEASE_MS, limit)]
+
+
+def test_entries_of_one_payment_are_leased_in_order(store: PaymentStore) -> None:
+    """The second waits for the first, other payments do not; a limit cuts, oldest first."""
+    first, second = told(store, "a", "b")
+    [other] = told(store, "a", payment="2")
+    assert leased(store, limit=1) == [first]
+    assert leased(store, "b") == [other]
+    assert leased(store, "c") == []
+    store.put_off(first, NOW_MS + 10, "HTTP 500")
+    assert leased(store) == []
+    assert leased(store, at_ms=NOW_MS + 10) == [first]
+    store.mark_sent(first, NOW_MS + 10)
+    [after] = store.lease_notices(Topic.ALERT, "a", NOW_MS + 10, LEASE_MS, 9)
+    assert (after.number, after.attempts, after.reason) == (second, 0, None)
+    assert store.lease_notices(Topic.BUDGET, "a", NOW_MS + 10, LEASE_MS, 9) == []
+
+
+def test_a_lease_ends_by_time_or_is_given_back(store: PaymentStore) -> None:
+    """Whoever died is followed by another; nobody else's lease is given back."""
+    numbers = told(store, "a")
+    assert leased(store) == numbers
+    assert store.outbox(Topic.ALERT, NOW_MS, 9) == []
+    store.give_back_notices("b")
+    assert leased(store, "b", NOW_MS + LEASE_MS - 1) == []
+    assert leased(store, "b", NOW_MS + LEASE_MS) == numbers
+    store.give_back_notices("b")
+    [again] = store.lease_notices(Topic.ALERT, "c", NOW_MS, LEASE_MS, 9)
+    assert (again.number, again.attempts) == (numbers[0], 0)
+
+
+def test_what_is_parked_holds_up_nobody(store: PaymentStore) -> None:
+    """It is told of once, is found by a list, and comes back when somebody revives it."""
+    first, second = told(store, "a", "b")
+    record = store.get("pay_1")
+    assert record is not None
+    assert store.park(first, NOW_MS + 1, "HTTP 400", [alert(record, "parked")]) == (
+        alert(record, "parked"),
+    )
+    assert store.park(first, NOW_MS + 2, "again", [alert(record, "other")]) == ()
+    assert leased(store) == [second]
+    [parked] = store.notices(NoticeQuery(parked=True))
+    assert (parked.number, parked.attempts, parked.parked_at_ms, parked.reason) == (
+        *(first, 1, NOW_MS + 1, "HTTP 400"),
+    )
+    assert first not in [one.number for one in store.notices(NoticeQuery(parked=False))]
+    assert store.revive(first, NOW_MS + 5)
+    assert store.notices(NoticeQuery(parked=True)) == []
+    assert leased(store, at_ms=NOW_MS + 4) == []
+    [again] = store.lease_notices(Topic.ALERT, "a", NOW_MS + 5, LEASE_MS, 1)
+    assert (again.number, again.attempts, again.reason) == (first, 0, "HTTP 400")
+
+
+def test_what_was_accepted_stays_accepted(store: PaymentStore) -> None:
+    """A sender that comes back late with a failure changes nothing; nor does an operator."""
+    record_number, dismissed = told(store, "a", "b")
+    assert leased(store) == [record_number]
+    store.mark_sent(record_number, NOW_MS)
+    store.put_off(record_number, NOW_MS, "late")
+    assert store.park(record_number, NOW_MS, "late") == ()
+    assert not store.revive(record_number, NOW_MS)
+    assert not store.dismiss(record_number, NOW_MS, "late")
+    assert store.dismiss(dismissed, NOW_MS, "nobody needs it")
+    assert not store.dismiss(dismissed, NOW_MS, "nobody needs it")
+    assert leased(store, at_ms=NOW_MS + LEASE_MS) == []
+    assert store.notices(NoticeQuery()) == []
+
+
+def test_open_entries_are_listed_page_by_page(store: PaymentStore) -> None:
+    numbers = told(store, "a", "b", "c")
+    [first, second] = store.notices(NoticeQuery(topic=Topic.ALERT, limit=2))
+    assert [first.number, second.number] == numbers[:2]
+    [third] = store.notices(NoticeQuery(after=second.number))
+    assert third.number == numbers[2]
+    assert store.notices(NoticeQuery(topic=Topic.FUNDING)) == []
+    assert store.notices(NoticeQuery(payment_id="pay_9")) == []

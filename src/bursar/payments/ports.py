@@ -58,11 +58,32 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A notice in the outbox, with its number and how often it was tried."""
+    """A notice in the outbox.
+
+    Attributes:
+        number: its name there; a later notice has a higher one.
+        notice: what is to be told.
+        attempts: how often that was tried.
+        parked_at_ms: when it was given up; None while it is tried.
+        reason: why it was not accepted the last time.
+    """
 
     number: int
     notice: Notice
     attempts: int
+    parked_at_ms: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeQuery:
+    """Which open entries of the outbox to list, the oldest first; `after` is the last number."""
+
+    topic: Topic | None = None
+    payment_id: str | None = None
+    parked: bool | None = None
+    after: int = 0
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +106,54 @@ class Tally:
     count: int
 
 
-class PaymentStore(Protocol):
+class Outbox(Protocol):
+    """What others must be told; an entry is open until it is marked or dismissed."""
+
+    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
+        """Return what is to be told now, oldest first; its consumer marks it afterwards."""
+        ...
+
+    def lease_notices(
+        self, topic: Topic, owner: str, now_ms: int, lease_ms: int, limit: int
+    ) -> Sequence[Posted]:
+        """Lease what is to be told now: of each payment the first that is open, if it is due.
+
+        What is parked is passed over and holds up nobody.
+        """
+        ...
+
+    def mark_sent(self, number: int, now_ms: int) -> None:
+        """Note that a notice was accepted; that stays so, whoever says otherwise later."""
+        ...
+
+    def put_off(self, number: int, until_ms: int, reason: str | None = None) -> None:
+        """Note that a notice was not accepted, why, and when to try again; its lease ends."""
+        ...
+
+    def park(
+        self, number: int, now_ms: int, reason: str, notices: Sequence[Notice] = ()
+    ) -> Sequence[Notice]:
+        """Give a notice up until somebody revives it; return which notices about that are new."""
+        ...
+
+    def give_back_notices(self, owner: str) -> None:
+        """End the leases that somebody holds, without counting an attempt."""
+        ...
+
+    def notices(self, query: NoticeQuery) -> Sequence[Posted]:
+        """Return open entries."""
+        ...
+
+    def revive(self, number: int, now_ms: int) -> bool:
+        """Have an open entry tried again from now on; say whether there is one."""
+        ...
+
+    def dismiss(self, number: int, now_ms: int, reason: str) -> bool:
+        """Close an open entry without telling it; say whether there was one."""
+        ...
+
+
+class PaymentStore(Outbox, Protocol):
     """Where payments are kept. Every method is one transaction, durable when it returns."""
 
     def add(
@@ -134,18 +202,6 @@ class PaymentStore(Protocol):
 
     def tallies(self) -> Sequence[Tally]:
         """Count payments by their states."""
-        ...
-
-    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
-        """Return what is to be told now, oldest first; its consumer marks it afterwards."""
-        ...
-
-    def mark_sent(self, number: int, now_ms: int) -> None:
-        """Note that a notice was accepted."""
-        ...
-
-    def put_off(self, number: int, until_ms: int) -> None:
-        """Note that a notice was not accepted, and when to try again."""
         ...
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ The rule that lives here: this is a fake that users test with, so it keeps the c
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,24 +14,22 @@ from bursar.payments.ports import (
     PaymentConflict,
     PaymentQuery,
     PaymentStoreError,
-    Posted,
     Result,
     Saved,
     Tally,
 )
-from bursar.payments.records import Change, Notice, PaymentEvent, PaymentRecord, Topic
+from bursar.payments.records import Change, Notice, PaymentEvent, PaymentRecord
+from bursar.testing.memory_outbox import MemoryOutbox
 
 
-class MemoryPayments:
+class MemoryPayments(MemoryOutbox):
     """A payment store that forgets everything when it is dropped."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._lock = threading.Lock()
+        super().__init__()
         self._records: dict[str, PaymentRecord] = {}
         self._events: dict[str, list[PaymentEvent]] = {}
-        self._keys: dict[tuple[str, Topic, str], int] = {}
-        self._outbox: dict[int, Posted] = {}
         self._closed = False
 
     def add(
@@ -160,42 +157,9 @@ class MemoryPayments:
             counts = Counter((each.money, each.disposition) for each in self._records.values())
         return [Tally(*states, count) for states, count in counts.items()]
 
-    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
-        """Return what is to be told now, oldest first."""
-        with self._lock:
-            due = [
-                posted
-                for posted in self._outbox.values()
-                if posted.notice.topic is topic and posted.notice.available_at_ms <= now_ms
-            ]
-        return sorted(due, key=lambda each: (each.notice.available_at_ms, each.number))[:limit]
-
-    def mark_sent(self, number: int, now_ms: int) -> None:
-        """Note that a notice was accepted."""
-        del now_ms
-        with self._lock:
-            self._outbox.pop(number, None)
-
-    def put_off(self, number: int, until_ms: int) -> None:
-        """Note that a notice was not accepted, and when to try again."""
-        with self._lock:
-            posted = self._outbox[number]
-            later = replace(posted.notice, available_at_ms=until_ms)
-            self._outbox[number] = Posted(number, later, posted.attempts + 1)
-
     def close(self) -> None:
         """Refuse everything from now on."""
         self._closed = True
-
-    def _post(self, notices: Sequence[Notice]) -> tuple[Notice, ...]:
-        new: list[Notice] = []
-        for notice in notices:
-            key = (notice.tenant, notice.topic, notice.dedupe_key)
-            if key not in self._keys:
-                number = self._keys[key] = len(self._keys) + 1
-                self._outbox[number] = Posted(number, notice, 0)
-                new.append(notice)
-        return tuple(new)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -21,7 +21,6 @@ from bursar.payments.ports import (
     PaymentConflict,
     PaymentQuery,
     PaymentStoreError,
-    Posted,
     Result,
     Saved,
     Tally,
@@ -32,10 +31,10 @@ from bursar.payments.records import (
     Notice,
     PaymentEvent,
     PaymentRecord,
-    Topic,
     evidence_from_json,
 )
 from bursar.storage.sqlite import connect as opening
+from bursar.storage.sqlite.payment_outbox import SqliteOutbox, post
 
 CHECKPOINT_TRANSACTIONS = 500
 _NAMES = [each.name for each in fields(PaymentRecord)]
@@ -60,7 +59,7 @@ DUE = (
 )
 
 
-class SqlitePayments:
+class SqlitePayments(SqliteOutbox):
     """The payments of one ledger file; safe to use from several threads and processes."""
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +99,7 @@ class SqlitePayments:
                     (*key, record.payment_id),
                 )
             _append(connection, [event])
-            _post(connection, notices)
+            post(connection, notices)
             return record, True
 
     def get(self, payment_id: str) -> PaymentRecord | None:
@@ -171,36 +170,6 @@ class SqlitePayments:
         """Count payments by their states."""
         sql = "SELECT money, disposition, count(*) FROM payment GROUP BY money, disposition"
         return [Tally(Money(m), Disposition(d), count) for m, d, count in self._ask(sql)]
-
-    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
-        """Return what is to be told now, oldest first."""
-        sql = (
-            "SELECT number, tenant, payment_id, topic, dedupe_key, payload, available_at_ms, "
-            "attempts FROM payment_outbox WHERE sent_at_ms IS NULL AND topic = ? "
-            "AND available_at_ms <= ? ORDER BY available_at_ms, number LIMIT ?"
-        )
-        return [
-            Posted(row[0], Notice(row[1], row[2], Topic(row[3]), *row[4:7]), row[7])
-            for row in self._ask(sql, (topic, now_ms, limit))
-        ]
-
-    def mark_sent(self, number: int, now_ms: int) -> None:
-        """Note that a notice was accepted."""
-        with self._transaction("marking a notice") as connection:
-            connection.execute(
-                "UPDATE payment_outbox SET sent_at_ms = ?, attempts = attempts + 1 "
-                "WHERE number = ?",
-                (now_ms, number),
-            )
-
-    def put_off(self, number: int, until_ms: int) -> None:
-        """Note that a notice was not accepted, and when to try again."""
-        with self._transaction("putting off a notice") as connection:
-            connection.execute(
-                "UPDATE payment_outbox SET available_at_ms = ?, attempts = attempts + 1 "
-                "WHERE number = ?",
-                (until_ms, number),
-            )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -307,7 +276,7 @@ def _save(connection: sqlite3.Connection, change: Change) -> Result:
         is_fenced = change.fence is not None and now.fence != change.fence
         return Result(Saved.FENCED if is_fenced else Saved.STALE)
     _append(connection, change.events)
-    return Result(Saved.SAVED, _post(connection, change.notices))
+    return Result(Saved.SAVED, post(connection, change.notices))
 
 
 def _append(connection: sqlite3.Connection, events: Sequence[PaymentEvent]) -> None:
@@ -321,17 +290,3 @@ def _append(connection: sqlite3.Connection, events: Sequence[PaymentEvent]) -> N
             for event in events
         ],
     )
-
-
-def _post(connection: sqlite3.Connection, notices: Sequence[Notice]) -> tuple[Notice, ...]:
-    """Put notices in the outbox; return those whose key was not known."""
-    new: list[Notice] = []
-    for notice in notices:
-        row = (notice.tenant, notice.payment_id, notice.topic, notice.dedupe_key, notice.payload)
-        if connection.execute(
-            "INSERT OR IGNORE INTO payment_outbox (tenant, payment_id, topic, dedupe_key, "
-            "payload, available_at_ms, attempts) VALUES (?, ?, ?, ?, ?, ?, 0)",
-            (*row, notice.available_at_ms),
-        ).rowcount:
-            new.append(notice)
-    return tuple(new)
