@@ -100,6 +100,7 @@ def aims(found: dict[str, Any]) -> list[tuple[str, float, str, float]]:
         ("due payments that were not visited", found["missed"], "<=", 0),
         ("claim, by one without closed payments", found["claim"]["ratio"], "<=", 1.5),
         ("every due payment visited, in s", found["visited_s"], "<=", 60),
+        ("scrape, by one without closed payments", found["scrape"]["ratio"], "<=", 1.5),
     ]
 
 

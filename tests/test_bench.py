@@ -76,7 +76,7 @@ def test_bench_reports(tmp_path: Path) -> None:
     check_sdk(document["sdk"])
     check_agent(document["agent"])
     check_payments(document["payments"])
-    assert len(document["aims"]) == 19
+    assert len(document["aims"]) == 20
     assert document["errors"] == 0
     assert list(tmp_path.iterdir()) == []
 

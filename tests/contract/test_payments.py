@@ -16,7 +16,7 @@ from bursar.payments.ports import (
     Saved,
     Tally,
 )
-from bursar.payments.records import Evidence, Topic, move_work
+from bursar.payments.records import Change, Evidence, Topic, move_work
 from bursar.payments.store import open_payments
 from bursar.testing.memory_payments import MemoryPayments
 from payments.world import NOW_MS, alert, moved, payment, recorded
@@ -324,3 +324,17 @@ def test_open_entries_are_listed_page_by_page(store: PaymentStore) -> None:
     assert third.number == numbers[2]
     assert store.notices(NoticeQuery(topic=Topic.FUNDING)) == []
     assert store.notices(NoticeQuery(payment_id="pay_9")) == []
+
+
+def test_a_tally_follows_every_change_and_no_other(store: PaymentStore) -> None:
+    """Of two tenants together; a change that was refused counts nothing, nor does a replay."""
+    first, _ = add(store, "1"), add(store, "2", tenant="umbrella")
+    assert store.add(first, recorded(first)) == (first, False)
+    sent = moved(first, Trigger.SENDING)
+    assert store.save([sent, sent])[1].saved is Saved.STALE
+    noted = replace(sent.after, version=sent.after.version + 1, checks=9)
+    store.save([Change(noted, sent.after.version)])
+    assert set(store.tallies()) == {
+        Tally(Money.RECORDED, Disposition.OPEN, 1),
+        Tally(Money.SUBMITTING, Disposition.HELD, 1),
+    }

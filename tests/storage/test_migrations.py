@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from bursar.core.state import Policy, RateLimits
 from bursar.ledger.audit import audit
 from bursar.ledger.ports import PolicyQuery, StoreUnusable
 from bursar.ledger.service import Accepted, Ledger, Outcome
+from bursar.payments.outcome import Disposition, Money
+from bursar.payments.ports import Tally
+from bursar.payments.store import open_payments
 from bursar.storage.sqlite.connect import APPLICATION_ID, migrations
 from bursar.storage.sqlite.store import SqliteStore
 from bursar.vocabulary import PolicyStatus, Unit
+from payments.world import payment
 
 PEPPER = b"p" * 32
 
@@ -120,3 +125,21 @@ def test_a_new_file_and_a_migrated_one_are_the_same(tmp_path: Path) -> None:
             assert audit(store.reader).ok
         store.close()
     assert schema(tmp_path / "old.db") == schema(tmp_path / "new.db") != []
+
+
+def test_payments_that_were_there_before_are_counted(tmp_path: Path) -> None:
+    """A file that had payments before it had a tally says how many there are of each state."""
+    path = tmp_path / "ledger.db"
+    old_file(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for number, sql in migrations():
+            if 1 < number < 7:
+                connection.executescript(sql)
+                connection.execute(f"PRAGMA user_version = {number}")
+        for name in "123":
+            row = asdict(payment(name)) | {"value": "1"}
+            marks = ", ".join(f":{column}" for column in row)
+            connection.execute(f"INSERT INTO payment ({', '.join(row)}) VALUES ({marks})", row)
+        connection.commit()
+    with contextlib.closing(open_payments(path, migrate=True)) as store:
+        assert store.tallies() == [Tally(Money.RECORDED, Disposition.OPEN, 3)]

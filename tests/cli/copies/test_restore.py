@@ -139,7 +139,7 @@ def make_old(path: Path) -> None:
     ]
     assert added
     for kind, name in sorted(added):  # indexes before their tables
-        database.execute(f"DROP {kind} {name}")
+        database.execute(f"DROP {kind} IF EXISTS {name}")  # a trigger goes with its table
     for table, first_ones in columns.items():
         for column in columns_of(database, table) - first_ones:
             database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")

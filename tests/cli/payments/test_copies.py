@@ -58,6 +58,10 @@ def test_a_backup_has_the_payments(bursar: Run, kept: Path, tmp_path: Path) -> N
         ("UPDATE payment SET version = 9 WHERE payment_id = 'pay_3'", "version 9 and no history"),
         ("DELETE FROM payment_event WHERE payment_id = 'pay_3' AND seq = 2", "3 lines of history"),
         ("DELETE FROM payment WHERE payment_id = 'pay_3'", "belongs to payment pay_3"),
+        (
+            "UPDATE payment_tally SET count = 7 WHERE money = 'SETTLED'",
+            "tenant acme has 1 payments that are SETTLED and ORPHANED, and their tally says 7",
+        ),
     ],
 )
 def test_an_audit_finds_what_was_changed_by_hand(

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from bursar.storage.sqlite import connect as opening
-from bursar.storage.sqlite.payment_figures import has_payments
+from bursar.storage.sqlite.payment_figures import knows
 
 FINDINGS_MAX = 20
 _PARTED = (
@@ -29,6 +29,13 @@ _STRAY = (
     "SELECT payment_id FROM payment_authorization "
     "WHERE payment_id NOT IN (SELECT payment_id FROM payment) LIMIT ?"
 )
+_MISCOUNTED = (
+    "SELECT tenant, money, disposition, sum(kept), sum(counted) FROM "
+    "(SELECT tenant, money, disposition, count AS kept, 0 AS counted FROM payment_tally "
+    "UNION ALL SELECT tenant, money, disposition, 0, count(*) FROM payment "
+    "GROUP BY tenant, money, disposition) "
+    f"GROUP BY tenant, money, disposition HAVING sum(kept) <> sum(counted) LIMIT {FINDINGS_MAX}"
+)
 
 
 def audit(path: Path) -> tuple[int, Sequence[str]]:
@@ -40,7 +47,7 @@ def audit(path: Path) -> tuple[int, Sequence[str]]:
         opening.usable(path),
         closing(opening.connect(path, read_only=True, untouched=True, immutable=True)) as reading,
     ):
-        if not has_payments(reading):
+        if not knows(reading, "payment"):
             return 0, ()
         (count,) = reading.execute("SELECT count(*) FROM payment").fetchone()
         found = list[str]()
@@ -56,4 +63,10 @@ def audit(path: Path) -> tuple[int, Sequence[str]]:
             found.append(f"payment {payment} has {lines} lines of history, and the last is {last}")
         for (payment,) in reading.execute(_STRAY, (FINDINGS_MAX,)):
             found.append(f"an authorization belongs to payment {payment}, which is not there")
+        if knows(reading, "payment_tally"):
+            for tenant, money, about, kept, counted in reading.execute(_MISCOUNTED):
+                found.append(
+                    f"tenant {tenant} has {counted} payments that are {money} and {about}, and "
+                    f"their tally says {kept}"
+                )
     return count, found

@@ -1,7 +1,7 @@
 """What the payments of a ledger file are like right now, for those who watch them.
 
-The rule that lives here: asking costs no writer anything, and what is closed costs an index
-entry each, however much is known of it. A file of a schema without payments has none.
+The rule that lives here: asking costs no writer anything, and what is closed costs nothing,
+however much of it there is: it is counted when it changes. A file of an older schema shows none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from bursar.storage.sqlite import connect as opening
 
 ATTENTION = (Disposition.ORPHANED, Disposition.UNPAID_DELIVERY, Disposition.REFUND_DUE)
 """What is proved and still needs somebody."""
+TALLIES = (
+    "SELECT money, disposition, sum(count) FROM payment_tally GROUP BY money, disposition "
+    "HAVING sum(count) > 0"
+)
 Open = tuple[Money, Disposition, str, str]
 """Money, disposition, network and asset of what is not closed."""
 
@@ -64,20 +68,19 @@ def gather(path: Path, now_ms: int, pace: Pace) -> PaymentFigures:
         # On its own connection, which cannot create the file if somebody has taken it away.
         closing(opening.connect(path, read_only=True, untouched=True)) as connection,
     ):
-        if not has_payments(connection):
+        if not knows(connection, "payment_tally"):
             return PaymentFigures()
         return _gather(connection, now_ms, pace)
 
 
-def has_payments(connection: sqlite3.Connection) -> bool:
-    """Return whether a file is of a schema that knows payments."""
-    sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'payment'"
-    return connection.execute(sql).fetchone() is not None
+def knows(connection: sqlite3.Connection, table: str) -> bool:
+    """Return whether a file is of a schema that has a table."""
+    sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+    return connection.execute(sql, (table,)).fetchone() is not None
 
 
 def _gather(connection: sqlite3.Connection, now_ms: int, pace: Pace) -> PaymentFigures:
-    grouped = "SELECT money, disposition, count(*) FROM payment GROUP BY money, disposition"
-    tallies = [Tally(Money(m), Disposition(d), n) for m, d, n in connection.execute(grouped)]
+    tallies = [Tally(Money(m), Disposition(d), n) for m, d, n in connection.execute(TALLIES)]
     columns = "money, disposition, network, asset, value"
     values: Counter[Open] = Counter()
     ages, late = list[float](), 0

@@ -34,6 +34,7 @@ from bursar.payments.records import (
     evidence_from_json,
 )
 from bursar.storage.sqlite import connect as opening
+from bursar.storage.sqlite.payment_figures import TALLIES
 from bursar.storage.sqlite.payment_outbox import SqliteOutbox, post
 
 CHECKPOINT_TRANSACTIONS = 500
@@ -168,8 +169,7 @@ class SqlitePayments(SqliteOutbox):
 
     def tallies(self) -> Sequence[Tally]:
         """Count payments by their states."""
-        sql = "SELECT money, disposition, count(*) FROM payment GROUP BY money, disposition"
-        return [Tally(Money(m), Disposition(d), count) for m, d, count in self._ask(sql)]
+        return [Tally(Money(m), Disposition(d), count) for m, d, count in self._ask(TALLIES)]
 
     def close(self) -> None:
         """Let go of the file."""
