@@ -63,3 +63,18 @@ def test_program_moves_to_a_server_by_one_line(
         assert audit(store.reader).findings == ()
     finally:
         store.close()
+
+
+def test_a_tenant_of_a_server_is_embedded_under_the_name_it_has(
+    tmp_path: Path, serve: Callable[[Path], Served]
+) -> None:
+    """Whoever embeds a server's file spends from the budgets that its operator has made."""
+    served = serve(tmp_path)
+    admin(served, "/v1/admin/tenants", tenant_id="acme", name="Acme Inc.")
+    budget: dict[str, Any] = {"unit": "TOKENS", "allocated": {"unit": "TOKENS", "amount": 100}}
+    admin(served, "/v1/admin/budgets", tenant_id="acme", scope="tenant:acme", **budget)
+    for _ in range(2):
+        with CyclesClient.embedded(tmp_path / "ledger.db", tenant="acme") as embedded:
+            embedded.reserve(estimate=20, unit="TOKENS").commit(COST)
+            (balance,) = embedded.typed.iter_balances(tenant="acme")
+    assert balance.spent.amount == 2 * COST

@@ -242,7 +242,9 @@ class EmbeddedLedger:
 
     def _named(self, tenant: Mapping[str, str]) -> None:
         body = json.dumps(tenant).encode()
-        _done("open the ledger", self._perform(tenants.create_tenant, OPERATOR, body))
+        made = self._perform(tenants.create_tenant, OPERATOR, body)
+        if made.error_code != ErrorCode.DUPLICATE_RESOURCE:  # it keeps the name that it has
+            _done("open the ledger", made)
 
     def _perform(
         self,
