@@ -13,8 +13,12 @@ import pytest
 
 from bursar import AsyncCyclesClient, CyclesClient
 from bursar.agent import CancelScope, QueryEngine, QueryEngineConfig, StopReason
+from bursar.agent.guarded import GuardedModel, GuardedTools
+from bursar.agent.money import Purse as AgentPurse
+from bursar.agent.pricing import FixedPrice
 from bursar.agent.tools import Toolbox, current_call
 from bursar.ap2 import (
+    AP2GuardDenied,
     AP2Mandate,
     cycles_guard_payment,
     cycles_guard_payment_async,
@@ -28,7 +32,7 @@ MANDATE = AP2Mandate(
 )
 TERMS: dict[str, Any] = {"mandate": MANDATE, "run_id": "run-1", "tenant": "acme"}
 PRICE = 2_000_000_000
-UNKNOWN = (asyncio.CancelledError, httpx2.TransportError)
+FREE = FixedPrice(0, 0)
 
 
 def order(service: PaymentService, key: str) -> dict[str, Any]:
@@ -36,9 +40,14 @@ def order(service: PaymentService, key: str) -> dict[str, Any]:
     return {"url": f"{service.url}/charges", "json": wanted, "headers": {"Idempotency-Key": key}}
 
 
-def engine(pay: Any) -> QueryEngine:
+def engine(pay: Any, client: AsyncCyclesClient | None = None) -> QueryEngine:
+    """An engine that pays; its own calls are paid for as well if there is a client."""
     model = ScriptedModel([Reply(tools=[ToolUse("pay")]), Reply("paid")])
-    return QueryEngine(QueryEngineConfig(), model, tools=Toolbox([pay]))
+    if client is None:
+        return QueryEngine(QueryEngineConfig(), model, tools=Toolbox([pay]))
+    purse = AgentPurse(client)
+    tools = GuardedTools(purse, Toolbox([pay]))
+    return QueryEngine(QueryEngineConfig(), GuardedModel(purse, model, FREE), tools=tools)
 
 
 async def amounts(client: Any) -> tuple[int, int]:
@@ -48,45 +57,95 @@ async def amounts(client: Any) -> tuple[int, int]:
     return tuple(row.get(name, {"amount": 0})["amount"] for name in ("reserved", "spent"))
 
 
-def test_it_stays_held_and_is_found_again(tmp_path: Path) -> None:
-    """The service has charged and not answered; whoever asks it later settles the record."""
+async def asked_later(path: Path, service: PaymentService) -> None:
+    """Find out what became of the payment, as somebody does who knows the mandate."""
+    async with AsyncCyclesClient.embedded(path, tenant="acme") as client:
+        assert await amounts(client) == (PRICE, 0)
+        with pytest.raises(AP2GuardDenied) as denied:
+            async with cycles_guard_payment_async(client, **TERMS):
+                raise AssertionError("it was paid twice")
+        assert denied.value.reason_code == "PRESENTED_ELSEWHERE"
+        async with cycles_guard_payment_async(client, resume=True, **TERMS) as guard:
+            key = {"key": guard.payment_key}
+            found = await asyncio.to_thread(
+                lambda: httpx2.get(f"{service.url}/charges", params=key)
+            )
+            if found.status_code == 404:
+                guard.abort("the service knows no such charge")
+            else:
+                guard.attach_receipt_fields(psp_ref=found.json()["id"])
+        charged = len(service.charges)
+        assert guard.committed == bool(charged)
+        assert await amounts(client) == (0, charged * PRICE)
 
-    async def turn(service: PaymentService) -> None:
+
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("paid_for", [False, True])
+@pytest.mark.parametrize("blocking_guard", [False, True])
+def test_it_stays_held_and_is_found_again(
+    tmp_path: Path, sent: bool, paid_for: bool, blocking_guard: bool
+) -> None:
+    """The service may have charged and has not answered; whoever asks it settles the record."""
+    path = tmp_path / "l.db"
+
+    async def turn(service: PaymentService, blocking: CyclesClient) -> None:
+        async with AsyncCyclesClient.embedded(path, tenant="acme") as client:
+
+            async def charge(key: str) -> None:
+                if not sent:
+                    await asyncio.sleep(60)
+                async with httpx2.AsyncClient(timeout=30) as http:
+                    await http.post(**order(service, key))
+
+            async def pay() -> str:
+                """Pay."""
+                if blocking_guard:
+                    with cycles_guard_payment(blocking, **TERMS) as guard:
+                        await charge(guard.payment_key)
+                else:
+                    async with cycles_guard_payment_async(client, **TERMS) as guard:
+                        await charge(guard.payment_key)
+                return "paid"
+
+            talk = engine(pay, client if paid_for else None)
+            result = await talk.submit("Pay.", cancel_event=CancelScope(1.0))
+            assert result.stop_reason == StopReason.TIMEOUT
+
+    with (
+        PaymentService() as service,
+        CyclesClient.embedded(path, tenant="acme") as blocking,
+    ):
+        blocking.create_budget("500USD")
+        service.next(Mishap.TIME_OUT)
+        asyncio.run(turn(service, blocking))
+        assert len(service.charges) == sent
+        asyncio.run(asked_later(path, service))
+
+
+def test_a_tool_that_knows_better_frees_the_budget(tmp_path: Path) -> None:
+    """Nothing was sent when the time was over, and the tool says so."""
+
+    async def main() -> None:
         async with AsyncCyclesClient.embedded(tmp_path / "l.db", tenant="acme") as client:
             await client.create_budget("500USD")
 
             async def pay() -> str:
                 """Pay."""
-                async with (
-                    cycles_guard_payment_async(
-                        client, settlement="journal", unknown_on=UNKNOWN, **TERMS
-                    ) as guard,
-                    httpx2.AsyncClient(timeout=60) as http,
-                ):
-                    await http.post(**order(service, guard.payment_key))
+                async with cycles_guard_payment_async(client, **TERMS) as guard:
+                    try:
+                        await asyncio.sleep(60)
+                    except asyncio.CancelledError:
+                        guard.abort("nothing was sent")
+                        raise
                 return "paid"
 
-            result = await engine(pay).submit("Pay.", cancel_event=CancelScope(3.0))
+            result = await engine(pay).submit("Pay.", cancel_event=CancelScope(0.5))
             assert result.stop_reason == StopReason.TIMEOUT
+            await client.aclose()
         async with AsyncCyclesClient.embedded(tmp_path / "l.db", tenant="acme") as client:
-            assert await amounts(client) == (PRICE, 0)
+            assert await amounts(client) == (0, 0)
 
-    async def after() -> None:
-        async with AsyncCyclesClient.embedded(tmp_path / "l.db", tenant="acme") as client:
-            async with cycles_guard_payment_async(client, resume=True, **TERMS) as guard:
-                key = {"key": guard.payment_key}
-                found = await asyncio.to_thread(
-                    lambda: httpx2.get(f"{service.url}/charges", params=key)
-                )
-                guard.attach_receipt_fields(psp_ref=found.json()["id"])
-            assert guard.committed
-            assert await amounts(client) == (0, PRICE)
-
-    with PaymentService() as service:
-        service.next(Mishap.TIME_OUT)
-        asyncio.run(turn(service))
-        asyncio.run(after())
-        assert len(service.charges) == 1
+    asyncio.run(main())
 
 
 def test_a_blocking_tool_pays_to_its_end(tmp_path: Path) -> None:

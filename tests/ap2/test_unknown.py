@@ -1,6 +1,7 @@
 """Payments of which nobody knows whether they were made: the budget stays held."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from ap2.cases import raises
 from ap2.mandates import mandate
 from ap2.running import run
-from ap2.scripted import CREATE, EXTEND, LOST, Answer, refusal
+from ap2.scripted import CREATE, EXTEND, LOST, RELEASE, Answer, refusal
 from bursar import ap2
+from bursar.client.context import interruptible
 
 BOTH = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 
@@ -100,6 +102,50 @@ def test_a_cancelled_payment_may_be_unknown() -> None:
         return client.made
 
     assert asyncio.run(main()) == [CREATE, EXTEND]
+
+
+@pytest.mark.parametrize(
+    ("inside", "aborts", "calls"),
+    [
+        (True, False, [CREATE, EXTEND]),
+        (True, True, [CREATE, RELEASE]),
+        (False, False, [CREATE, RELEASE]),
+    ],
+)
+@pytest.mark.parametrize("how", ["task", "group"])
+def test_cancelled_by_a_deadline(inside: bool, aborts: bool, calls: list[str], how: str) -> None:
+    """Where a deadline cancels, what is cancelled is unknown; the block may know better."""
+
+    async def main() -> list[str]:
+        from ap2.scripted import AsyncScriptedClient
+
+        client = AsyncScriptedClient()
+        guard = ap2.cycles_guard_payment_async(client, mandate=mandate(), run_id="r")
+
+        async def wait() -> None:
+            if how == "task":
+                await asyncio.sleep(60)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(60))
+
+        async def pay() -> None:
+            with interruptible() if inside else nullcontext():
+                async with guard:
+                    try:
+                        await wait()
+                    except asyncio.CancelledError:
+                        if aborts:
+                            guard.abort("nothing was sent")
+                        raise
+
+        task = asyncio.create_task(pay())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return client.made
+
+    assert asyncio.run(main()) == calls
 
 
 def test_one_key_for_the_payment_service() -> None:

@@ -21,6 +21,8 @@ import pytest
 
 import bursar
 from bursar import AsyncCyclesClient, CyclesClient
+from bursar.agent import CancelScope, QueryEngine, StopReason
+from bursar.agent.tools import Toolbox
 from bursar.payments.book import Book, Limits
 from bursar.payments.outcome import BudgetState, Disposition, Money, Work
 from bursar.payments.ports import PaymentConflict, PaymentStore
@@ -32,6 +34,8 @@ from bursar.testing import FakeClock
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import ScriptedFacilitator
 from bursar.testing.memory_payments import MemoryPayments
+from bursar.testing.models import ScriptedModel
+from bursar.testing.providers import Reply, ToolUse
 from bursar.x402.authorization import TokenDomain
 from bursar.x402.buying import AlreadyBought, Bought, PaymentRefused, PaymentUnknown, Terms
 from bursar.x402.payer import AsyncX402Payer, X402Payer
@@ -382,6 +386,37 @@ def test_a_cancelled_caller_leaves_a_payment_that_goes_on(
                 await task
 
     asyncio.run(cancelled())
+    (record,) = one.store.attempts("acme", "order-1")
+    assert record.work is Work.DELIVERED
+    assert (one.paid(), one.balance()) == (1, (0, 1))
+
+
+def test_the_deadline_of_an_agents_turn_leaves_a_payment_that_goes_on(
+    tmp_path: Path, payer: Payer, shop: Shop, facilitator: ScriptedFacilitator
+) -> None:
+    """The turn is over; its tool's purchase comes to its end, and is kept."""
+    one = Buyer(tmp_path / "budget.db", payer, MemoryPayments(), asynchronous=True)
+
+    async def turn() -> None:
+        scope = CancelScope()
+        async with (
+            AsyncCyclesClient.embedded(one.path, tenant="acme") as client,
+            AsyncX402Payer(client, one.signer, one.book(), one.terms) as buying,
+        ):
+
+            async def buy() -> str:
+                bought = await buying.buy("order-1", shop.url)
+                return bought.response.text
+
+            model = ScriptedModel([Reply(tools=[ToolUse("buy")])])
+            talk = QueryEngine(None, model, tools=Toolbox([buy]))
+            task = asyncio.create_task(talk.submit("Buy.", cancel_event=scope))
+            while not shop.presented:  # noqa: ASYNC110  # it is in another thread
+                await asyncio.sleep(0.002)
+            scope.cancel(StopReason.TIMEOUT)
+            assert (await task).stop_reason == StopReason.TIMEOUT
+
+    asyncio.run(turn())
     (record,) = one.store.attempts("acme", "order-1")
     assert record.work is Work.DELIVERED
     assert (one.paid(), one.balance()) == (1, (0, 1))

@@ -30,6 +30,7 @@ from bursar.agent.state import SessionState
 from bursar.agent.step import Answer, Attempt, Refused
 from bursar.agent.talk import Ask, Talk, Terms, Use, begin, follow, heard, used_tools
 from bursar.agent.threads import answering
+from bursar.client.context import interruptible
 
 Emit = Callable[[dict[str, Any]], object]
 
@@ -96,7 +97,8 @@ class Work:
             why = "there are no tools"
             result = ToolResult(call.id, call.name, why, is_error=True, denial=why)
         else:
-            result = await self._tools.run(call, deadline=deadline)
+            with interruptible():  # a guard of a payment in it holds what is cancelled
+                result = await self._tools.run(call, deadline=deadline)
         if result.charge is not None:
             self.charges.append(result.charge)
         shown = {"id": result.call_id, "name": result.name, "text": result.text}

@@ -7,6 +7,7 @@ itself. Rows are read from above, the first that fits:
 | the body | ending |
 |---|---|
 | raised `AP2PaymentUnknown`, or what `unknown_on` names, or a group with one | hold |
+| was cancelled where a deadline cancels, as in a tool of an agent, without `abort` | hold |
 | raised | release, `ap2_guard_failed:{name}` |
 | called `abort` | release, `ap2_guard_aborted:{reason}` |
 | returned | commit |
@@ -26,6 +27,7 @@ itself. Rows are read from above, the first that fits:
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from bursar.ap2.enter import INVALID_RESPONSE
@@ -97,11 +99,16 @@ def ending(
     raised: BaseException | None,
     aborted: str | None,
     unknown_on: tuple[type[BaseException], ...],
+    *,
+    interruptible: bool = False,
 ) -> Ending:
     """Return how a payment ends whose body ended like this; see the first table."""
     if raised is not None:
         name = type_name(raised)
-        if unknown_in(raised, unknown_on):
+        kinds = unknown_on
+        if interruptible and aborted is None:
+            kinds = (*kinds, asyncio.CancelledError)
+        if unknown_in(raised, kinds):
             return Hold(f"ap2_payment_unknown:{name}")
         return Release(f"ap2_guard_failed:{name}", name)
     if aborted is not None:

@@ -127,7 +127,9 @@ class PaymentFlows(Payment):
     # Leaving.
 
     def _ending(self, raised: BaseException | None) -> Ending:
-        return exits.ending(raised, self._aborted, self._unknown_on)
+        return exits.ending(
+            raised, self._aborted, self._unknown_on, interruptible=self._interruptible
+        )
 
     def _end(self, rid: str, ending: Ending, raised: BaseException | None) -> Flow[None]:
         """Return the flow that ends the payment; it raises only if a commit did not settle."""

@@ -147,7 +147,8 @@ Args:
     settlement: `"journal"` writes the commit into the SDK's journal before it is sent, and the
         SDK goes on with it until the ledger has it, also after a crash.
     unknown_on: an exception class or a tuple of them, after which money may have moved: the
-        budget stays held, as for `AP2PaymentUnknown`, and the exception goes on.
+        budget stays held, as for `AP2PaymentUnknown`, and the exception goes on. In a tool of
+        an agent a cancellation is one of them, unless `abort` was called.
     hold_ms: how long the budget stays held then, 1 to 86400000.
     rate: converts a mandate that is not in dollars; it is kept with the reservation, the commit
         and the receipt. Presenting the mandate again needs the same rate.

@@ -29,6 +29,7 @@ from bursar.ap2.mapping import (
 from bursar.ap2.receipt import RuntimeAuthorityReceipt
 from bursar.ap2.sendable import sendable_text
 from bursar.ap2.terms import Terms, check_refund_id
+from bursar.client.context import is_interruptible
 from bursar.client.held import Held
 from bursar.client.shell import Supervisor
 from bursar.client.validation import validate_extend_by_ms
@@ -108,6 +109,7 @@ class Payment:
         """Know of no reservation: before the guard is entered, also if it is once more."""
         self._presenter = uuid.uuid4().hex
         self._process = os.getpid()
+        self._interruptible = is_interruptible()
         self._created: dict[str, Any] = {}
         self._committing: Committing | None = None
         self._lease: Held | None = None

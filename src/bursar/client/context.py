@@ -2,12 +2,15 @@
 
 The rule that lives here: the current reservation is a context variable that is set and
 reset with a token, so a nested guard gives the outer one back, tasks see their own, and
-`contextvars.copy_context` carries it into threads.
+`contextvars.copy_context` carries it into threads. The same holds for whether the code is
+interruptible: cancelled by a deadline that does not ask what the code is doing.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -97,6 +100,27 @@ def leave(token: Token[CyclesContext | None]) -> None:
         _current.reset(token)
     except ValueError:
         pass
+
+
+_interruptible: ContextVar[bool] = ContextVar("bursar_interruptible", default=False)
+
+
+def is_interruptible() -> bool:
+    """Return whether a deadline may cancel this code anywhere, as it does a tool of an agent.
+
+    Who is cancelled here may have acted and not heard of it.
+    """
+    return _interruptible.get()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Say so of the code in the block, and of what it starts."""
+    token = _interruptible.set(True)
+    try:
+        yield
+    finally:
+        _interruptible.reset(token)
 
 
 def from_answer(answer: ReservationCreateResponse, estimate: int) -> CyclesContext:
