@@ -160,6 +160,7 @@ GROUPS: Groups = {
             *_from("bursar.testing", "ScriptedProvider Reply ToolUse ScriptedModel"),
             *_from("bursar.testing", "ScriptedSyncModel PaymentService Mishap MemoryPayments"),
             *_from("bursar.testing", "LocalChain Dollar ScriptedFacilitator Fault"),
+            *_from("bursar.testing", "WebhookReceiver Received"),
         ],
     ),
 }
@@ -211,9 +212,16 @@ PAYMENTS: Groups = {
         "The records of whoever sends or receives money, in a ledger's own file.",
         [
             *_from("bursar.payments", "open_payments Book Limits NoSuchPayment"),
-            *_from("bursar.payments", "PaymentStore PaymentQuery Tally Posted Saved Result"),
-            *_from("bursar.payments", "PaymentConflict PaymentStoreError"),
+            *_from("bursar.payments", "PaymentStore PaymentQuery NoticeQuery Tally Posted Saved"),
+            *_from("bursar.payments", "Result PaymentConflict PaymentStoreError"),
             *_from("bursar.payments", "Sealer sealer_from SealError"),
+        ],
+    ),
+    "Tell others": (
+        "Alerts on their way to a webhook: [how to](../howto/operate_payments.md#be-told).",
+        [
+            *_from("bursar.payments", "AlertSender SenderSettings SenderMetrics Webhook"),
+            *_from("bursar.payments", "WebhookError is_signed"),
         ],
     ),
     "States": (

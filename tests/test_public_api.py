@@ -195,6 +195,8 @@ PUBLIC: dict[str, list[str]] = {
         "run_turn_loop",
     ],
     "bursar.payments": [
+        *("AlertSender", "NoticeQuery", "SenderMetrics", "SenderSettings", "Webhook"),
+        *("WebhookError", "is_signed"),
         "AlertKind",
         "Book",
         "BudgetState",
@@ -254,6 +256,8 @@ PUBLIC: dict[str, list[str]] = {
         "write_off",
     ],
     "bursar.testing": [
+        "Received",
+        "WebhookReceiver",
         "Dollar",
         "LocalChain",
         "Fault",

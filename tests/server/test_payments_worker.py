@@ -18,6 +18,7 @@ from bursar.payments.records import PaymentRecord
 from bursar.payments.store import open_payments
 from bursar.server.settings import SettingError, load
 from bursar.testing.chain import Dollar, LocalChain
+from bursar.testing.receiver import WebhookReceiver
 from conftest import Served, serving
 from payments.conftest import chain, dollar
 from payments.paying import Payer
@@ -102,6 +103,25 @@ def test_a_server_finds_the_orphan(
         *("warning", payment_id, "1250000"),
     )
     assert alert["tx_hash"] == kept(file, payment_id).tx_hash
+
+
+def test_the_orphan_is_posted_to_the_webhook(
+    chain: LocalChain, dollar: Dollar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the chain's proof to a signed request, in one server."""
+    payment_id, secret = lost(tmp_path / "ledger.db", dollar, paid=True), "whsec_of-both-sides"
+    with WebhookReceiver(secret) as receiver:
+        monkeypatch.setenv("BURSAR_PAYMENTS_RPC", f"eip155:{chain.chain_id}={chain.url}")
+        monkeypatch.setenv("BURSAR_PAYMENTS_WEBHOOK", receiver.url)
+        monkeypatch.setenv("BURSAR_PAYMENTS_WEBHOOK_SECRET", secret)
+        with serving(tmp_path):
+            until(lambda: len(receiver.received) == 1)
+    [one] = receiver.received
+    assert one.is_signed
+    assert (one.event["event_type"], one.event["data"]["payment_id"]) == (
+        *("payment.orphaned", payment_id),
+    )
+    assert one.event["data"]["tx_hash"] == kept(tmp_path / "ledger.db", payment_id).tx_hash
 
 
 def test_by_default_no_payment_is_looked_at(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bursar.payments.outcome import duty as duty
     from bursar.payments.outcome import wire_outcome as wire_outcome
     from bursar.payments.outcome import wire_status as wire_status
+    from bursar.payments.ports import NoticeQuery as NoticeQuery
     from bursar.payments.ports import PaymentConflict as PaymentConflict
     from bursar.payments.ports import PaymentQuery as PaymentQuery
     from bursar.payments.ports import PaymentStore as PaymentStore
@@ -66,10 +67,16 @@ if TYPE_CHECKING:
     from bursar.payments.sealing import Sealer as Sealer
     from bursar.payments.sealing import SealError as SealError
     from bursar.payments.sealing import sealer_from as sealer_from
+    from bursar.payments.sender import AlertSender as AlertSender
+    from bursar.payments.sender import SenderMetrics as SenderMetrics
+    from bursar.payments.sender import SenderSettings as SenderSettings
     from bursar.payments.store import open_payments as open_payments
+    from bursar.payments.webhook import Webhook as Webhook
+    from bursar.payments.webhook import WebhookError as WebhookError
     from bursar.payments.worker import PaymentWorker as PaymentWorker
     from bursar.payments.worker import WorkerMetrics as WorkerMetrics
     from bursar.payments.worker import WorkerSettings as WorkerSettings
+    from bursar.wire.signature import is_signed as is_signed
 else:
     __all__, __getattr__, __dir__ = door(
         __name__,
@@ -104,6 +111,7 @@ else:
                 "wire_status",
             ),
             "bursar.payments.ports": (
+                "NoticeQuery",
                 "PaymentConflict",
                 "PaymentQuery",
                 "PaymentStore",
@@ -131,7 +139,10 @@ else:
             ),
             "bursar.payments.schedule": ("Pace",),
             "bursar.payments.sealing": ("SealError", "Sealer", "sealer_from"),
+            "bursar.payments.sender": ("AlertSender", "SenderMetrics", "SenderSettings"),
             "bursar.payments.store": ("open_payments",),
+            "bursar.payments.webhook": ("Webhook", "WebhookError"),
             "bursar.payments.worker": ("PaymentWorker", "WorkerMetrics", "WorkerSettings"),
+            "bursar.wire.signature": ("is_signed",),
         },
     )

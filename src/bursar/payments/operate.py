@@ -97,7 +97,7 @@ async def recheck(
         made = checked(now, finding, now_ms, pace or Pace(), rng)
         return replace(made, fence=None)
 
-    return _change(store, payment_id, again)
+    return amend(store, payment_id, again)
 
 
 async def mark_refunded(
@@ -130,7 +130,7 @@ async def mark_refunded(
         _refuse_other_refund(now, tx_hash)
         return None if now.refund_tx else _remedied(now, Remedy.REFUNDED, evidence, now_ms)
 
-    return _change(store, payment_id, again)
+    return amend(store, payment_id, again)
 
 
 def write_off(
@@ -155,7 +155,7 @@ def write_off(
             return None
         return _remedied(now, Remedy.WRITTEN_OFF, evidence, now_ms)
 
-    return _change(store, payment_id, again)
+    return amend(store, payment_id, again)
 
 
 def distrust(store: PaymentStore, now_ms: int) -> int:
@@ -216,10 +216,14 @@ def _remedied(record: PaymentRecord, remedy: Remedy, evidence: Evidence, now_ms:
     return Change(after, record.version, events=(event,), notices=told)
 
 
-def _change(
+def amend(
     store: PaymentStore, payment_id: str, make: Callable[[PaymentRecord], Change | None]
 ) -> PaymentRecord:
-    """Make a change on what is there, again where somebody else was faster."""
+    """Make a change on what is there, again where somebody else was faster.
+
+    Raises:
+        OperatorError: there is no such payment, or it kept changing.
+    """
     for _ in range(TRIES_MAX):
         record = _get(store, payment_id)
         change = make(record)

@@ -1,6 +1,6 @@
-"""The payment worker inside the server: off unless somebody named whom to ask.
+"""The payment worker inside the server, and the sender of its alerts: off unless set up.
 
-The rule that lives here: it is one supervised task. A worker that fails as a whole is begun
+The rule that lives here: each is one supervised task. A worker that fails as a whole is begun
 again, its leases go back when the server stops, and an alert is a log line with all its facts.
 """
 
@@ -22,6 +22,7 @@ from bursar.clock import Clock, SystemClock
 from bursar.payments.schedule import Pace
 from bursar.payments.worker import PaymentWorker, WorkerSettings
 from bursar.server.observe.payments import PaymentCollector, PaymentCounts
+from bursar.server.payment_alerts import Alerting
 from bursar.server.settings import Settings
 from bursar.storage.sqlite import payment_figures
 from bursar.storage.sqlite.payments import SqlitePayments
@@ -46,6 +47,7 @@ class Reconciliation:
         self._path = path
         self._clock = clock or SystemClock()
         self.counts = PaymentCounts()
+        self.alerting = Alerting(settings, path, self._clock)
 
     def collector(self) -> PaymentCollector:
         """Return what a scrape asks."""
@@ -56,9 +58,21 @@ class Reconciliation:
         return PaymentCollector(self.counts, figures)
 
     async def run_forever(self) -> None:
-        """Look at payments until cancelled; without endpoints there is nothing to do."""
-        if not self._settings.payments_rpc:
+        """Look at payments and post alerts until cancelled, whichever of them is set up."""
+        work = []
+        if self._settings.payments_rpc:
+            work.append(self._look_forever())
+        if self.alerting.is_on:
+            work.append(self.alerting.run_forever())
+        if not work:
             return
+        with _told():
+            async with asyncio.TaskGroup() as tasks:
+                for one in work:
+                    tasks.create_task(one)
+
+    async def _look_forever(self) -> None:
+        """Look at payments until cancelled."""
         from bursar.x402 import endpoints
         from bursar.x402.prover import ChainProver
 
@@ -67,11 +81,10 @@ class Reconciliation:
         facilitators = endpoints.open_facilitators(named)
         prover = ChainProver(endpoints.open_rpc(addresses), facilitators=facilitators)
         log.info("payments are looked at", networks=sorted(addresses), facilitators=sorted(named))
-        with _told():
-            try:
-                await self._supervise(prover)
-            finally:
-                await _close(prover, facilitators)
+        try:
+            await self._supervise(prover)
+        finally:
+            await _close(prover, facilitators)
 
     async def _supervise(self, prover: ChainProver) -> None:
         while True:

@@ -148,7 +148,8 @@ async def _serve(
     failures = Failures(batcher, clock, attempts)
     state = health.State(batcher, reader, clock)
     reconciliation = payments.Reconciliation(settings, store.path)
-    scrape = telemetry.exposition(state, store.statistics, reconciliation.collector()).page
+    of_payments = (reconciliation.collector(), reconciliation.alerting.collector())
+    scrape = telemetry.exposition(state, store.statistics, *of_payments).page
     shown: dict[str, ASGIApp] = {
         "/metrics": pages.MetricsPage(scrape, authenticator, settings.metrics_key),
         **pages.description(),

@@ -7,23 +7,13 @@ line, the environment and the documentation all read this list.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting: field name, environment variable, type, default, sentence."""
-
-    name: str
-    env: str
-    type: type
-    default: Any
-    sentence: str
-    minimum: int | None = None
-    maximum: int | None = None
-
+from bursar.server.payment_settings import PAYMENT_SETTINGS, check_payments
+from bursar.server.setting import Setting as Setting
+from bursar.server.setting import SettingError as SettingError
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -181,23 +171,7 @@ SETTINGS: tuple[Setting, ...] = (
         "names an exporter or an endpoint, `on` always, and without the extra the server does not "
         "start, or `off`.",
     ),
-    Setting(
-        "payments_rpc",
-        "BURSAR_PAYMENTS_RPC",
-        str,
-        "",
-        "Whom the server asks what became of payments: NETWORK=URL with blanks between, such as "
-        "`eip155:8453=https://rpc.example`; twice for a network gives two witnesses. Without it "
-        "the server looks at no payments.",
-    ),
-    Setting(
-        "payments_facilitators",
-        "BURSAR_PAYMENTS_FACILITATORS",
-        str,
-        "",
-        "Facilitators that are asked where to look, never to pay: NAME=URL or NAME:DIALECT=URL "
-        "with blanks between; NAME is the one in the records.",
-    ),
+    *PAYMENT_SETTINGS,
 )
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -205,10 +179,6 @@ ADMIN_KEY_LENGTH_MIN = 16
 METRICS_OPEN = "open"
 TRACES_ON, TRACES_OFF = "on", "off"
 TRACES = ("auto", TRACES_ON, TRACES_OFF)
-
-
-class SettingError(ValueError):
-    """A setting that cannot be used; the message names it, its limit and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +207,9 @@ class Settings:
     traces: str
     payments_rpc: str
     payments_facilitators: str
+    payments_webhook: str
+    payments_webhook_secret: str = field(repr=False)
+    payments_webhook_secret_file: str
 
     @property
     def store_path(self) -> Path:
@@ -302,29 +275,10 @@ def _check(settings: Settings) -> None:
         )
     if settings.traces not in TRACES:
         raise SettingError(f"traces: must be one of {', '.join(TRACES)}, got {settings.traces!r}")
-    _check_payments(settings)
+    check_payments(settings)
     _check_key("admin_key", settings.admin_key)
     if settings.metrics_key != METRICS_OPEN:
         _check_key("metrics_key", settings.metrics_key)
-
-
-def _check_payments(settings: Settings) -> None:
-    if not settings.payments_rpc and not settings.payments_facilitators:
-        return
-    if not settings.payments_rpc:
-        raise SettingError(
-            "payments_facilitators: a facilitator only knows where to look; set payments_rpc too"
-        )
-    from bursar.x402 import endpoints  # most servers look at no payments, and do not need it
-
-    for name, read in (
-        ("payments_rpc", endpoints.read_rpc),
-        ("payments_facilitators", endpoints.read_facilitators),
-    ):
-        try:
-            read(getattr(settings, name).split())
-        except ValueError as error:
-            raise SettingError(f"{name}: {error}") from None
 
 
 def _check_key(name: str, key: str) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from bursar.testing.providers import Reply as Reply
     from bursar.testing.providers import ScriptedProvider as ScriptedProvider
     from bursar.testing.providers import ToolUse as ToolUse
+    from bursar.testing.receiver import Received as Received
+    from bursar.testing.receiver import WebhookReceiver as WebhookReceiver
     from bursar.testing.scripted import Charge as Charge
     from bursar.testing.scripted import ScriptedLedger as ScriptedLedger
 else:
@@ -63,6 +65,7 @@ else:
                 "Mishap",
                 "PaymentService",
             ),
+            "bursar.testing.receiver": ("Received", "WebhookReceiver"),
             "bursar.testing.providers": (
                 "Reply",
                 "ScriptedProvider",

@@ -18,6 +18,7 @@ from bursar.clock import Clock, SystemClock
 from bursar.payments.outcome import WireStatus
 from bursar.payments.ports import PaymentStore, Prover
 from bursar.payments.schedule import Pace, Rng
+from bursar.payments.sender import AlertSender
 from bursar.payments.worker import PaymentWorker, WorkerMetrics, WorkerSettings
 from bursar.x402.funding import Funder
 
@@ -56,6 +57,7 @@ async def run_x402_reconciliation_loop(
     *,
     prover: Prover,
     funder: Funder | None = None,
+    alerts: AlertSender | None = None,
     clock: Clock | None = None,
     rng: Rng | None = None,
     pace: Pace | None = None,
@@ -71,6 +73,7 @@ async def run_x402_reconciliation_loop(
         interval_seconds: how long to sleep where nothing is due.
         prover: who asks the chain; the caller closes it after the loop.
         funder: funds budgets with payments that are final.
+        alerts: tells a webhook what the outbox holds.
         clock: the time.
         rng: for the jitter.
         pace: how often payments are looked at.
@@ -86,6 +89,8 @@ async def run_x402_reconciliation_loop(
         tasks.create_task(worker.run(), name="bursar-x402-reconciliation")
         if funder is not None:
             tasks.create_task(_fund(funder, interval_seconds), name="bursar-x402-funding")
+        if alerts is not None:
+            tasks.create_task(alerts.run(), name="bursar-x402-alerts")
 
 
 async def _fund(funder: Funder, interval_seconds: float) -> None:

@@ -83,7 +83,7 @@ def mark_refunded(
             EXIT_USAGE,
             f"TRANSACTION must be 0x and 64 hexadecimal digits, got {transaction[:80]!r}",
         )
-    addresses, operator = chains.addresses(kept.show), _who(by)
+    addresses, operator = chains.addresses(kept.show), operator_named(by)
     with kept.opened() as store:
         record = existing(store, payment_id)
 
@@ -118,7 +118,7 @@ def write_off(
     by
         Who writes it off; by default whoever is logged in.
     """
-    operator = _who(by)
+    operator = operator_named(by)
     with kept.opened() as store:
         existing(store, payment_id)
         now_ms = SystemClock().now_ms()
@@ -129,7 +129,8 @@ def write_off(
     return EXIT_OK
 
 
-def _who(by: str | None) -> str:
+def operator_named(by: str | None) -> str:
+    """Return who does this, or refuse what nobody does."""
     operator = (login() if by is None else by).strip()
     if not operator:
         raise CommandError(EXIT_USAGE, "--by: say who does this; nobody is logged in by name")

@@ -9,6 +9,7 @@ from cyclopts import App
 
 from bursar.cli.payments.acting import mark_refunded, recheck, write_off
 from bursar.cli.payments.listing import export, list_, show
+from bursar.cli.payments.outbox import app as outbox
 
 ABOUT = """See what became of payments, and deal with those that went wrong.
 
@@ -29,3 +30,4 @@ app.command(recheck)
 app.command(mark_refunded, name="mark-refunded")
 app.command(write_off, name="write-off")
 app.command(export)
+app.command(outbox)
