@@ -1,6 +1,8 @@
 """An incoming payment funds a budget: once, exactly, and only when it is final."""
 
 import asyncio
+import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,10 @@ import httpx2
 import pytest
 
 from bursar.payments.book import Book
+from bursar.payments.operate import OperatorError
+from bursar.payments.outbox import dismiss, parked, retry
 from bursar.payments.outcome import Money, Trigger
+from bursar.payments.ports import NoticeQuery
 from bursar.payments.records import Evidence, PaymentRecord, Topic
 from bursar.testing.clock import FakeClock
 from bursar.testing.memory_payments import MemoryPayments
@@ -124,6 +129,93 @@ def test_a_credit_that_fails_is_tried_again_and_holds_up_nobody(
     clock.advance_ms(60_000)
     assert asyncio.run(funder.sweep()) == 1
     assert sorted(credit.idempotency_key for credit in ledger.credits) == ["pay_1", "pay_2"]
+
+
+NOT_FOUND = "tenant:acme: HTTP 404: no such budget"
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (FundingError(NOT_FOUND), NOT_FOUND),
+        (FundingError("x" * 999), "x" * 300),
+        (httpx2.ConnectError("https://ledger.example/KEY"), "ConnectError"),
+        (TimeoutError(), "TimeoutError"),
+        (RuntimeError("admin key KEY"), "RuntimeError"),
+    ],
+)
+@pytest.mark.parametrize(("attempts_max", "failures"), [(1, 1), (3, 2), (3, 3), (20, 19), (20, 20)])
+def test_a_credit_that_fails_too_often_is_parked_and_told(
+    failure: Exception, reason: str, attempts_max: int, failures: int, book: Book
+) -> None:
+    """At the bound and not before; the pauses grow; the others are funded all the while."""
+    store, clock = book.store, book.clock
+    assert isinstance(clock, FakeClock)
+    paid(book)
+    ledger = Ledger(*[failure] * failures)
+    funder = Funder(
+        store, ledger, [DOLLAR], clock=clock, rng=random.Random(3), attempts_max=attempts_max
+    )
+    pauses = list[int]()
+    while ledger.failures:
+        assert asyncio.run(funder.sweep()) == 0
+        [entry] = store.notices(NoticeQuery(topic=Topic.FUNDING))
+        assert entry.reason == reason
+        pauses.append(max(0, entry.notice.available_at_ms - clock.now_ms()))
+        clock.advance_ms(900_000)
+    entries = store.notices(NoticeQuery(topic=Topic.FUNDING, parked=True))
+    alerts = store.notices(NoticeQuery(topic=Topic.ALERT))
+    gone = failures >= attempts_max
+    assert (len(entries), len(alerts)) == (gone, gone)
+    growing = pauses[: failures - gone]
+    assert all(
+        15_000 * 2**n <= pause <= 30_000 * 2**n or 450_000 <= pause <= 900_000
+        for n, pause in enumerate(growing)
+    )
+    if gone:
+        facts = json.loads(alerts[0].notice.payload)
+        assert (facts["event"], facts["reason"], facts["payment_id"]) == (
+            *("payment.funding_failed", reason, "pay_1"),
+        )
+        assert asyncio.run(funder.sweep()) == 0
+        assert ledger.credits == []
+    else:
+        assert asyncio.run(funder.sweep()) == 1
+
+
+def test_an_operator_has_it_tried_again(book: Book, caplog: pytest.LogCaptureFixture) -> None:
+    """After the budget is mended it is funded once; given up again, it is told again."""
+    store, clock = book.store, book.clock
+    assert isinstance(clock, FakeClock)
+    paid(book)
+    funder = Funder(
+        store, Ledger(FundingError("no"), FundingError("no")), [DOLLAR], clock=clock, attempts_max=1
+    )
+    for given_up in (1, 2):
+        assert asyncio.run(funder.sweep()) == 0
+        assert len(store.notices(NoticeQuery(topic=Topic.ALERT))) == given_up
+        assert len([one for one in caplog.records if one.levelname == "WARNING"]) == given_up
+        clock.advance_ms(1)
+        assert retry(store, list(parked(store, Topic.FUNDING)), clock.now_ms())
+    assert asyncio.run(funder.sweep()) == 1
+    assert store.notices(NoticeQuery(topic=Topic.FUNDING)) == []
+
+
+def test_a_funding_made_by_hand_is_closed(book: Book) -> None:
+    """Nothing is funded after that, and the payment's history says who closed it, and why."""
+    paid(book)
+    ledger = Ledger(FundingError("no"))
+    funder = Funder(book.store, ledger, [DOLLAR], clock=book.clock, attempts_max=1)
+    assert asyncio.run(funder.sweep()) == 0
+    [number] = parked(book.store)
+    now_ms = book.clock.now_ms()
+    dismiss(book.store, number, reason="funded by hand", operator="ann", now_ms=now_ms)
+    assert asyncio.run(funder.sweep()) == 0
+    assert ledger.credits == []
+    last = book.store.events("pay_1")[-1]
+    assert (last.what, last.evidence.source) == ("DISMISSED", "operator:ann")
+    with pytest.raises(OperatorError, match="no entry"):
+        dismiss(book.store, number, reason="again", operator="ann", now_ms=now_ms)
 
 
 def test_a_token_without_a_rate_is_not_converted(book: Book) -> None:

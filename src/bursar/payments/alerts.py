@@ -45,6 +45,7 @@ class AlertKind(StrEnum):
     WITNESSES_DISAGREE = "payment.witnesses_disagree"
     UNRESOLVED_TOO_LONG = "payment.unresolved_too_long"
     UNPROVEN_SUCCESS = "payment.unproven_success"
+    FUNDING_FAILED = "payment.funding_failed"
 
 
 def alerts_of(
@@ -104,13 +105,16 @@ def is_never(record: PaymentRecord) -> bool:
     return record.money in NEVER
 
 
-def notice_of(kind: AlertKind, record: PaymentRecord, now_ms: int) -> Notice:
+def notice_of(
+    kind: AlertKind, record: PaymentRecord, now_ms: int, *, reason: str | None = None
+) -> Notice:
     """Return the outbox entry of an alert: webhook-ready, and the same key for the same cause.
 
-    A reopened payment may be reopened again, so that key counts; the others are told once,
-    however often a look finds them.
+    A reopened payment may be reopened again, so that key counts, and a funding may be given up
+    again after somebody had it retried; the others are told once, however often a look finds them.
     """
-    count = f":{record.version}" if kind is AlertKind.REOPENED else ""
+    counts = {AlertKind.REOPENED: record.version, AlertKind.FUNDING_FAILED: now_ms}
+    count = f":{counts[kind]}" if kind in counts else ""
     facts = {
         "event": kind.value,
         "tenant": record.tenant,
@@ -127,6 +131,8 @@ def notice_of(kind: AlertKind, record: PaymentRecord, now_ms: int) -> Notice:
         "tx_hash": record.tx_hash,
         "at_ms": now_ms,
     }
+    if reason is not None:
+        facts["reason"] = reason
     return Notice(
         tenant=record.tenant,
         payment_id=record.payment_id,

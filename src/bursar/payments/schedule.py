@@ -114,6 +114,12 @@ def next_check_ms(
     return at_ms
 
 
+def backoff_ms(attempts: int, base_ms: int, cap_ms: int, rng: Rng) -> int:
+    """Return how long to wait after so many attempts: doubled each time, half of it random."""
+    most = min(cap_ms, base_ms << min(max(0, attempts - 1), 32))
+    return round(most / 2 + rng.uniform(0, most / 2))
+
+
 def work_ends_ms(record: PaymentRecord, now_ms: int) -> int | None:
     """Return when unfinished work makes a final payment an orphan; None if that is settled."""
     if record.work not in (Work.NOT_STARTED, Work.RUNNING) or record.work_until_ms is None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from bursar.clock import Clock, SystemClock
 from bursar.payments.ports import PaymentStore, PaymentStoreError, Posted
 from bursar.payments.records import Topic
-from bursar.payments.schedule import Rng
+from bursar.payments.schedule import Rng, backoff_ms
 from bursar.payments.webhook import Answer, Webhook
 
 _log = logging.getLogger("bursar.payments")
@@ -71,12 +71,8 @@ class SenderMetrics:
 def delay_ms(
     attempts: int, settings: SenderSettings, rng: Rng, retry_after_s: int | None = None
 ) -> int:
-    """Return how long an entry waits after so many attempts: doubled each time, half of it random.
-
-    What the receiver asked for is waited for too, up to a bound.
-    """
-    most = min(settings.cap_ms, settings.base_ms << min(max(0, attempts - 1), 32))
-    own = round(most / 2 + rng.uniform(0, most / 2))
+    """Return how long an entry waits after so many attempts, and at least what was asked for."""
+    own = backoff_ms(attempts, settings.base_ms, settings.cap_ms, rng)
     asked = 0 if retry_after_s is None else retry_after_s * 1_000
     return max(own, min(asked, settings.retry_after_max_ms))
 

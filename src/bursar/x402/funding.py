@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,14 +18,20 @@ from urllib.parse import urlsplit
 import httpx2
 
 from bursar.clock import Clock, SystemClock
-from bursar.payments.ports import PaymentStore
-from bursar.payments.records import PaymentRecord, Topic
+from bursar.payments.alerts import AlertKind, notice_of, tell
+from bursar.payments.ports import PaymentStore, Posted
+from bursar.payments.records import Notice, PaymentRecord, Topic
+from bursar.payments.schedule import Rng, backoff_ms
 from bursar.vocabulary import AMOUNT_MAX, FundOperation, Unit
 from bursar.x402 import evm
 
 FUND_PATH: Final = "/v1/admin/budgets/fund"
 BATCH: Final = 100
-RETRY_MS: Final = 60_000
+RETRY_MS: Final = 30_000
+RETRY_MS_MAX: Final = 900_000
+ATTEMPTS_MAX: Final = 20
+"""With the backoff, some three hours: then a person must look."""
+REASON_LENGTH_MAX: Final = 300
 TIMEOUT_S: Final = 10.0
 
 
@@ -112,6 +119,8 @@ class Funder:
         fund: adds a credit to a budget, once for each idempotency key: a `LedgerFunding`.
         rates: one for each token that is accepted.
         clock: the time.
+        rng: for the jitter between two attempts.
+        attempts_max: after so many a credit is parked, and an operator is told.
     """
 
     def __init__(
@@ -121,10 +130,15 @@ class Funder:
         rates: Sequence[TokenRate],
         *,
         clock: Clock | None = None,
+        rng: Rng | None = None,
+        attempts_max: int = ATTEMPTS_MAX,
     ) -> None:
+        if attempts_max < 1:
+            raise ValueError(f"attempts_max must be at least 1; got {attempts_max}")
         self._store, self._fund = store, fund
         self._rates = {(rate.network, rate.asset.lower()): rate for rate in rates}
-        self._clock = clock or SystemClock()
+        self._clock, self._rng = clock or SystemClock(), rng or random.SystemRandom()
+        self._attempts_max = attempts_max
 
     async def on_settled(self, record: PaymentRecord) -> None:
         """Fund the budget of one payment that is final; again changes nothing.
@@ -158,7 +172,9 @@ class Funder:
     async def sweep(self) -> int:
         """Fund what is in the outbox now; return how many budgets got something.
 
-        A credit that fails stays there, is tried again later, and keeps nobody else waiting.
+        A credit that fails stays there, is tried again after a growing pause, and keeps nobody
+        else waiting. One that failed too often is parked, and an operator is told: the ledger
+        says no, nobody gave a rate, or the ledger has not answered for hours.
         """
         done, now_ms = 0, self._clock.now_ms()
         posted = await asyncio.to_thread(self._store.outbox, Topic.FUNDING, now_ms, BATCH)
@@ -167,13 +183,29 @@ class Funder:
             try:
                 if record is not None:
                     await self.on_settled(record)
-            except (FundingError, httpx2.HTTPError, TimeoutError):
-                later = now_ms + RETRY_MS * min(60, each.attempts + 1)
-                await asyncio.to_thread(self._store.put_off, each.number, later)
+            except Exception as error:  # noqa: BLE001  # one credit's trouble is its own
+                await asyncio.to_thread(self._failed, each, record, error)
                 continue
             await asyncio.to_thread(self._store.mark_sent, each.number, now_ms)
             done += 1
         return done
+
+    def _failed(self, posted: Posted, record: PaymentRecord | None, error: Exception) -> None:
+        """Try a credit again later, or give it up and tell an operator."""
+        now_ms, attempts = self._clock.now_ms(), posted.attempts + 1
+        # Of what is not our own the type alone: the text may quote an address with a key in it.
+        said = str(error) if isinstance(error, FundingError) else type(error).__name__
+        reason = said[:REASON_LENGTH_MAX]
+        if attempts < self._attempts_max:
+            wait_ms = backoff_ms(attempts, RETRY_MS, RETRY_MS_MAX, self._rng)
+            self._store.put_off(posted.number, now_ms + wait_ms, reason)
+            return
+        told = [] if record is None else [_given_up(record, now_ms, reason)]
+        tell(self._store.park(posted.number, now_ms, reason, told))
+
+
+def _given_up(record: PaymentRecord, now_ms: int, reason: str) -> Notice:
+    return notice_of(AlertKind.FUNDING_FAILED, record, now_ms, reason=reason)
 
 
 class LedgerFunding:
