@@ -30,6 +30,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from bursar.testing.chain import ToolsMissing, install
+
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 DOCUMENTS = [
@@ -202,6 +204,11 @@ def test_document_runs(
     runnable = [block for block in found if block.tag in RUN]
     if any(CURL.search(block.text) for block in runnable) and shutil.which("curl") is None:
         pytest.skip("this page talks to the server with curl, which this machine does not have")
+    if any("LocalChain()" in block.text for block in runnable):
+        try:
+            install()
+        except ToolsMissing as missing:
+            pytest.skip(f"this page starts a local chain: {missing}")
     needed = any(NEEDS_SERVER.search(block.text) for block in runnable)
     server = serve(tmp_path_factory.mktemp("server")) if needed else None
     reader = Reader(tmp_path_factory.mktemp("reader"), server)

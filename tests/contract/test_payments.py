@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bursar.payments.outcome import Disposition, Money, Trigger, Work
+from bursar.payments.outcome import BudgetState, Disposition, Money, Trigger, Work
 from bursar.payments.ports import (
     NoticeQuery,
     PaymentConflict,
@@ -15,6 +15,7 @@ from bursar.payments.ports import (
     PaymentStore,
     Saved,
     Tally,
+    Whose,
 )
 from bursar.payments.records import Change, Evidence, Topic, move_work
 from bursar.payments.store import open_payments
@@ -213,6 +214,43 @@ def test_the_outbox_is_read_until_it_is_sent(store: PaymentStore) -> None:
     assert again.attempts == 1
     store.mark_sent(again.number, NOW_MS + 10)
     assert store.outbox(Topic.ALERT, NOW_MS + 99, 9) == []
+
+
+def test_one_payers_payments_alone(store: PaymentStore) -> None:
+    """Of a store that several share: what is due, and what is to be told, of one of them."""
+    mine, whose = add(store, "1", **DUE), Whose("acme", payment().payer)
+    add(store, "2", payer="0xother", **DUE)
+    add(store, "3", tenant="umbrella", **DUE)
+    changes = [
+        replace(moved(record, Trigger.SENDING), notices=(alert(record, record.payment_id),))
+        for record in store.page(PaymentQuery())
+    ]
+    store.save(changes)
+    [posted] = store.outbox(Topic.ALERT, NOW_MS, 9, whose)
+    assert posted.notice.payment_id == mine.payment_id
+    assert [each.payment_id for each in store.claim("w", NOW_MS, LEASE_MS, 9, whose)] == ["pay_1"]
+    assert store.claim("w", NOW_MS, LEASE_MS, 9, whose) == []
+    assert len(store.outbox(Topic.ALERT, NOW_MS, 9)) == 3
+    assert len(store.claim("w", NOW_MS, LEASE_MS, 9)) == 2
+
+
+def test_what_is_held_is_what_is_open_under_a_reservation(store: PaymentStore) -> None:
+    """By id and page by page; not what is final, what has none, or what another pays."""
+    held = {"budget_state": BudgetState.RESERVED, "budget_ref": "r"}
+    whose = Whose("acme", payment().payer)
+    for name in "4123":
+        add(store, name, **held)
+    add(store, "5")
+    add(store, "6", payer="0xother", **held)
+    add(store, "7", tenant="umbrella", **held)
+    unknown = store.get("pay_2"), store.get("pay_3")
+    for record, last in zip(unknown, (Trigger.LOST, Trigger.SETTLED), strict=True):
+        assert record is not None
+        store.save([moved(record, Trigger.SENDING, last)])
+    first = store.held(whose, "", 2)
+    assert [each.payment_id for each in first] == ["pay_1", "pay_2"]
+    assert [each.payment_id for each in store.held(whose, "pay_2", 2)] == ["pay_4"]
+    assert store.held(whose, "pay_4", 2) == []
 
 
 def test_lists_and_tallies(store: PaymentStore) -> None:

@@ -23,7 +23,7 @@ from bursar.ap2 import AP2GuardDenied, AP2Mandate, cycles_guard_payment
 from bursar.payments.outcome import Disposition, Money, Trigger, Work
 from bursar.payments.records import Change, Evidence, Topic, move
 from bursar.payments.store import open_payments
-from bursar.storage.sqlite.payments import DUE, SqlitePayments
+from bursar.storage.sqlite.payments import SqlitePayments, due
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import Fault, ScriptedFacilitator
 from bursar.testing.models import ScriptedModel
@@ -158,7 +158,7 @@ def test_case_22_many_closed_payments_hide_no_due_one(tmp_path: Path) -> None:
         assert len(seen) == OPEN
         assert took_s < 30
         assert not store.claim("w", NOW_MS, 60_000, 500)
-        plan = store._ask(f"EXPLAIN QUERY PLAN {DUE}", (NOW_MS, NOW_MS, 1))
+        plan = store._ask(f"EXPLAIN QUERY PLAN {due()}", (NOW_MS, NOW_MS, 1))
         assert all("payment_due" in str(tuple(row)) for row in plan), plan
 
 

@@ -10,7 +10,7 @@ from bursar.payments.outcome import Trigger
 from bursar.payments.ports import PaymentStore, Saved
 from bursar.payments.records import PaymentRecord
 from bursar.payments.store import open_payments
-from bursar.storage.sqlite.payments import DUE, SqlitePayments
+from bursar.storage.sqlite.payments import HELD, SqlitePayments, due
 from bursar.storage.sqlite.snapshot import examine, snapshot
 from bursar.storage.sqlite.store import SqliteStore
 from payments.world import NOW_MS, moved, payment, recorded
@@ -71,7 +71,7 @@ def test_what_is_due_is_found_by_its_index(tmp_path: Path) -> None:
     with closing(SqlitePayments.open(path)) as store:
         fill(store, open_=20, closed=200)
     with closing(sqlite3.connect(path)) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {DUE}", (NOW_MS, NOW_MS, 10)).fetchall()
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {due()}", (NOW_MS, NOW_MS, 10)).fetchall()
         rows = connection.execute(
             "SELECT count(*) FROM payment INDEXED BY payment_due WHERE next_check_at_ms IS NOT NULL"
         ).fetchone()[0]
@@ -79,6 +79,17 @@ def test_what_is_due_is_found_by_its_index(tmp_path: Path) -> None:
     assert len(steps) == 1
     assert "SEARCH payment USING INDEX payment_due (next_check_at_ms<?)" in steps[0]
     assert rows == 20
+
+
+def test_what_is_held_is_found_among_what_is_open(tmp_path: Path) -> None:
+    """However much is closed: it is in another part of the index."""
+    path = tmp_path / "ledger.db"
+    with closing(SqlitePayments.open(path)):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        asked = connection.execute(f"EXPLAIN QUERY PLAN {HELD}", ("acme", "0x1", "", 10))
+        steps = [row[-1] for row in asked]
+    assert "SEARCH payment USING INDEX payment_by_state (money=?)" in steps[0]
 
 
 def test_a_backup_holds_payments_and_passes_the_audit(tmp_path: Path) -> None:

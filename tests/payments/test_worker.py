@@ -330,11 +330,11 @@ def test_a_store_that_fails_is_tried_again(clock: FakeClock) -> None:
     class Failing(MemoryPayments):
         claims = 0
 
-        def claim(self, owner: str, now_ms: int, lease_ms: int, limit: int) -> Any:
+        def claim(self, *arguments: Any) -> Any:
             self.claims += 1
             if self.claims < 3:
                 raise PaymentStoreError("disk I/O error")
-            return super().claim(owner, now_ms, lease_ms, limit)
+            return super().claim(*arguments)
 
     store = Failing()
     put(store, "1", *SENT)

@@ -13,7 +13,7 @@ from typing import Final
 
 from bursar.clock import Clock, SystemClock
 from bursar.payments import checking
-from bursar.payments.alerts import tell
+from bursar.payments.alerts import AlertKind, tell
 from bursar.payments.outcome import (
     REMEDY_TRANSITIONS,
     TERMINAL,
@@ -85,7 +85,7 @@ class Book:
     ) -> None:
         self.store = store
         self.clock = clock or SystemClock()
-        self._pace = pace or Pace()
+        self.pace = pace or Pace()
         self._limits = limits or Limits()
         self._sealer = sealer
 
@@ -115,7 +115,7 @@ class Book:
         made = replace(
             made,
             next_check_at_ms=now_ms + self._limits.send_within_ms,
-            hard_deadline_ms=hard_deadline_ms(made, self._pace),
+            hard_deadline_ms=hard_deadline_ms(made, self.pace),
         )
         return self.store.add(made, event_of(made, "RECORDED", evidence, now_ms))
 
@@ -149,7 +149,7 @@ class Book:
 
         def step(now: PaymentRecord, now_ms: int) -> Change:
             return checking.heard(
-                *(now, trigger, evidence, now_ms, self._pace),
+                *(now, trigger, evidence, now_ms, self.pace),
                 retry_after_ms=retry_after_ms,
                 facilitator_ref=facilitator_ref,
             )
@@ -234,8 +234,21 @@ class Book:
 
         return self._must(payment_id, step)
 
-    def budget(self, payment_id: str, state: BudgetState, evidence: Evidence) -> PaymentRecord:
+    def budget(
+        self,
+        payment_id: str,
+        state: BudgetState,
+        evidence: Evidence,
+        *,
+        alert: AlertKind | None = None,
+    ) -> PaymentRecord:
         """Keep what became of the reservation; staying where it is changes nothing.
+
+        Args:
+            payment_id: the payment.
+            state: where the reservation stands.
+            evidence: who says so.
+            alert: what an operator is told with the change.
 
         Raises:
             IllegalTransition: a budget does not go there.
@@ -245,7 +258,8 @@ class Book:
             if now.budget_state is state:
                 return None
             after, event = move_budget(now, state, evidence, now_ms)
-            return checking.change_of(now, after, [event], now_ms)
+            more = () if alert is None else (alert,)
+            return checking.change_of(now, after, [event], now_ms, more)
 
         return self._must(payment_id, step)
 

@@ -154,6 +154,8 @@ UNRESOLVED: Final = frozenset(
     {Money.SUBMITTING, Money.PENDING, Money.UNKNOWN, Money.PROVISIONAL, Money.PARKED}
 )
 """Something may have left: no budget is given back, no fresh payment is asked for."""
+OPEN: Final = UNRESOLVED | {Money.RECORDED}
+"""Not final: a reservation is kept for it."""
 UNDELIVERED: Final = frozenset({Work.FAILED, Work.CANCELED})
 FINAL_PROOFS: Final = frozenset(
     {Trigger.SETTLED, Trigger.EXPIRED, Trigger.VOIDED, Trigger.MISDIRECTED}

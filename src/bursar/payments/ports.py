@@ -106,10 +106,25 @@ class Tally:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """One payer's payments, in a store that several may share.
+
+    Attributes:
+        tenant: whose payments they are.
+        payer: the account that pays, as the records spell it.
+    """
+
+    tenant: str
+    payer: str
+
+
 class Outbox(Protocol):
     """What others must be told; an entry is open until it is marked or dismissed."""
 
-    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
+    def outbox(
+        self, topic: Topic, now_ms: int, limit: int, whose: Whose | None = None
+    ) -> Sequence[Posted]:
         """Return what is to be told now, oldest first; its consumer marks it afterwards."""
         ...
 
@@ -177,7 +192,9 @@ class PaymentStore(Outbox, Protocol):
         """Return every attempt of an intent, in order."""
         ...
 
-    def claim(self, owner: str, now_ms: int, lease_ms: int, limit: int) -> Sequence[PaymentRecord]:
+    def claim(
+        self, owner: str, now_ms: int, lease_ms: int, limit: int, whose: Whose | None = None
+    ) -> Sequence[PaymentRecord]:
         """Lease what is due and not leased, the longest due first; each with a new fence."""
         ...
 
@@ -198,6 +215,10 @@ class PaymentStore(Outbox, Protocol):
 
     def page(self, query: PaymentQuery) -> Sequence[PaymentRecord]:
         """Return a page of payments."""
+        ...
+
+    def held(self, whose: Whose, after: str, limit: int) -> Sequence[PaymentRecord]:
+        """Return a payer's open payments that hold a reservation, by id, those behind `after`."""
         ...
 
     def tallies(self) -> Sequence[Tally]:

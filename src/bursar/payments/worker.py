@@ -16,7 +16,14 @@ from bursar.clock import Clock
 from bursar.payments.alerts import tell
 from bursar.payments.checking import checked, needs_prover, postponed
 from bursar.payments.outcome import Trigger
-from bursar.payments.ports import PaymentStore, PaymentStoreError, Prover, Result, Saved
+from bursar.payments.ports import (
+    PaymentStore,
+    PaymentStoreError,
+    Prover,
+    Result,
+    Saved,
+    Whose,
+)
 from bursar.payments.records import Change, Evidence, Finding, PaymentRecord
 from bursar.payments.schedule import Pace, Rng
 
@@ -124,6 +131,7 @@ class PaymentWorker:
         pace: Pace | None = None,
         settings: WorkerSettings | None = None,
         saved: Callable[[Change], None] | None = None,
+        whose: Whose | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -136,6 +144,7 @@ class PaymentWorker:
             pace: how often payments are looked at.
             settings: the worker's bounds.
             saved: is told of each change that was saved, for those who count.
+            whose: looks at one payer's payments alone; None is everybody's.
         """
         self.metrics = WorkerMetrics()
         self._store, self._prover = store, prover
@@ -144,6 +153,7 @@ class PaymentWorker:
         self._settings = settings or WorkerSettings()
         self._breaker = _Breaker(self._settings.breaker_failures, self._settings.breaker_ms)
         self._saved = saved
+        self._whose: tuple[Whose, ...] = () if whose is None else (whose,)
         self._stopping = asyncio.Event()
         self._looks: dict[asyncio.Task[Change], PaymentRecord] = {}
         self._task: asyncio.Task[None] | None = None
@@ -212,7 +222,7 @@ class PaymentWorker:
             return []
         now_ms, lease_ms = self._clock.now_ms(), self._settings.lease_ms
         claiming = asyncio.ensure_future(
-            asyncio.to_thread(self._store.claim, self._owner, now_ms, lease_ms, room)
+            asyncio.to_thread(self._store.claim, self._owner, now_ms, lease_ms, room, *self._whose)
         )
         try:
             claimed = await asyncio.shield(claiming)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bursar.payments.ports import NoticeQuery, Posted
+from bursar.payments.ports import NoticeQuery, Posted, Whose
 from bursar.payments.records import Notice, Topic
 
 
@@ -35,10 +35,17 @@ class MemoryOutbox:
         self._keys: dict[tuple[str, Topic, str], int] = {}
         self._entries: dict[int, _Entry] = {}
 
-    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
+    def _is_of(self, payment_id: str, whose: Whose | None) -> bool:
+        """Say whether a payment is one payer's; everybody's are nobody's in particular."""
+        raise NotImplementedError
+
+    def outbox(
+        self, topic: Topic, now_ms: int, limit: int, whose: Whose | None = None
+    ) -> Sequence[Posted]:
         """Return what is to be told now, oldest first."""
         with self._lock:
-            return [each.posted for each in self._due(topic, now_ms)[:limit]]
+            due = [each.posted for each in self._due(topic, now_ms)]
+            return [each for each in due if self._is_of(each.notice.payment_id, whose)][:limit]
 
     def lease_notices(
         self, topic: Topic, owner: str, now_ms: int, lease_ms: int, limit: int

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bursar.payments.outcome import OPEN, BudgetState
 from bursar.payments.ports import (
     PaymentConflict,
     PaymentQuery,
@@ -17,6 +18,7 @@ from bursar.payments.ports import (
     Result,
     Saved,
     Tally,
+    Whose,
 )
 from bursar.payments.records import Change, Notice, PaymentEvent, PaymentRecord
 from bursar.testing.memory_outbox import MemoryOutbox
@@ -77,7 +79,9 @@ class MemoryPayments(MemoryOutbox):
             ]
         return sorted(found, key=lambda record: record.attempt_no)
 
-    def claim(self, owner: str, now_ms: int, lease_ms: int, limit: int) -> Sequence[PaymentRecord]:
+    def claim(
+        self, owner: str, now_ms: int, lease_ms: int, limit: int, whose: Whose | None = None
+    ) -> Sequence[PaymentRecord]:
         """Lease what is due, the longest due first."""
         with self._lock:
             self._check_open()
@@ -87,6 +91,7 @@ class MemoryPayments(MemoryOutbox):
                 if record.next_check_at_ms is not None
                 and record.next_check_at_ms <= now_ms
                 and record.lease_until_ms <= now_ms
+                and self._is_of(record.payment_id, whose)
             )
             claimed: list[PaymentRecord] = []
             for _, payment_id in due[:limit]:
@@ -150,6 +155,23 @@ class MemoryPayments(MemoryOutbox):
             and (query.before is None or _place(record) < query.before)
         ]
         return sorted(found, key=_place, reverse=True)[: query.limit]
+
+    def held(self, whose: Whose, after: str, limit: int) -> Sequence[PaymentRecord]:
+        """Return a payer's open payments that hold a reservation."""
+        with self._lock:
+            found = [
+                record
+                for record in self._records.values()
+                if record.money in OPEN
+                and record.budget_state is BudgetState.RESERVED
+                and record.payment_id > after
+                and self._is_of(record.payment_id, whose)
+            ]
+        return sorted(found, key=lambda record: record.payment_id)[:limit]
+
+    def _is_of(self, payment_id: str, whose: Whose | None) -> bool:
+        record = self._records[payment_id]
+        return whose is None or (record.tenant, record.payer) == (whose.tenant, whose.payer)
 
     def tallies(self) -> Sequence[Tally]:
         """Count payments by their states."""

@@ -86,7 +86,8 @@ class Terms:
     Attributes:
         tenant: whose payments these are.
         subject: of the reservation.
-        ttl_ms: the lease of the reservation; longer than a payment can be unknown.
+        ttl_ms: the lease of the reservation, and what each extension adds. It is lengthened
+            where a payment could be unknown for longer.
         tries_max: how often the same payment is presented in one call.
         pause_s_max: the longest pause between two of them, whatever `Retry-After` says.
     """

@@ -1,88 +1,56 @@
 """Pay for what answers 402, under a reservation, once.
 
 The rule that lives here: a shell only knows how to wait. What a purchase is, is written in
-`purchase`; the blocking shell runs it in one step, the asynchronous one finishes it whatever
-becomes of the caller, so that what was heard of a payment is kept.
+`purchase`, and what becomes of open payments in `keeping`; the blocking shell runs a purchase
+in one step and keeps in a thread, the asynchronous one finishes a purchase whatever becomes of
+the caller and keeps in a task.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
+import logging
+import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
 import httpx2
 
 from bursar.client.aio import AsyncCyclesClient
-from bursar.client.response import CyclesResponse
 from bursar.client.shell import Supervisor
 from bursar.client.sync import CyclesClient
 from bursar.flow import run_sync
 from bursar.payments.book import Book
+from bursar.payments.worker import WorkerSettings
 from bursar.x402.allowance import Allowance
 from bursar.x402.buying import Bought, Request, Terms
+from bursar.x402.hands import Aside, Blocking, Waiting
+from bursar.x402.keeping import NOTICES_MAX, STOP_S, Keeper
+from bursar.x402.offers import CAIP_EVM
+from bursar.x402.prover import ChainProver
 from bursar.x402.purchase import Purchases
 from bursar.x402.signing import Signer
 
-T = TypeVar("T")
 TIMEOUT_S: Final = 60.0
-NOTICES_MAX: Final = 100
 CLOSE_S: Final = 10.0
-
-
-class _Blocking:
-    """Hands that block."""
-
-    def __init__(self, client: CyclesClient, http: httpx2.Client) -> None:
-        self.client, self.http = client, http
-
-    async def send(self, request: Request) -> httpx2.Response:
-        return self.http.request(
-            request.method, request.url, headers=dict(request.headers), content=request.content
-        )
-
-    async def ledger(self, method: str, *arguments: Any) -> CyclesResponse:
-        said: CyclesResponse = getattr(self.client, method)(*arguments)
-        return said
-
-    async def write(self, step: Callable[[], T]) -> T:
-        return step()
-
-    async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - these hands block, and only in threads
-
-
-class _Waiting:
-    """Hands that suspend; the store is written in a thread, to the end."""
-
-    def __init__(self, client: AsyncCyclesClient, http: httpx2.AsyncClient) -> None:
-        self.client, self.http = client, http
-
-    async def send(self, request: Request) -> httpx2.Response:
-        return await self.http.request(
-            request.method, request.url, headers=dict(request.headers), content=request.content
-        )
-
-    async def ledger(self, method: str, *arguments: Any) -> CyclesResponse:
-        said: CyclesResponse = await getattr(self.client, method)(*arguments)
-        return said
-
-    async def write(self, step: Callable[[], T]) -> T:
-        return await asyncio.to_thread(step)
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+_log = logging.getLogger("bursar.x402")
 
 
 class X402Payer:
     """Buys over HTTP, and pays what a 402 asks for; safe to share between threads.
+
+    With a prover it is used in a `with` block: for as long as that lasts, open payments (those
+    of an earlier process too) are looked up on the chain, their reservations are kept alive, and
+    what is proved is committed or given back.
 
     Args:
         client: the ledger that payments are reserved in.
         signer: the key, and what it may sign.
         book: where payments are put on record; not the store of a merchant who is paid here.
         terms: who buys, and how long it is tried.
+        prover: who asks the chain what became of payments; this payer closes it.
+        settings: the bounds of the worker that asks it.
         http: a client to use instead of one of its own; then `close` leaves it open. It must
             not follow redirects: a payment is for the address that asked for it.
     """
@@ -94,12 +62,20 @@ class X402Payer:
         book: Book,
         terms: Terms,
         *,
+        prover: ChainProver | None = None,
+        settings: WorkerSettings | None = None,
         http: httpx2.Client | None = None,
     ) -> None:
         self._mine = http is None
         self._http = http or httpx2.Client(timeout=TIMEOUT_S, follow_redirects=False)
-        parts = (_Blocking(client, self._http), signer, book, terms)
+        parts = (Blocking(client, self._http), signer, book, terms)
         self._purchases, self._allowance = Purchases(*parts), Allowance(*parts)
+        self._thread: _KeepingThread | None = None
+        if prover is not None:
+            _check(prover, signer)
+            aside = Aside(client, self._http)
+            keeper = Keeper(aside, signer, book, terms, prover, settings)
+            self._thread = _KeepingThread(keeper)
 
     def buy(
         self,
@@ -123,8 +99,10 @@ class X402Payer:
             PaymentRefused: nothing was paid: the offer is over its cap, or the ledger said no.
             PaymentUnknown: it may have been paid; the budget is held.
             AlreadyBought: this intent was paid for and delivered.
+            RuntimeError: it has a prover, and is used outside a `with` block.
             httpx2.HTTPError: the request without a payment got no answer.
         """
+        _require(self._thread is None or self._thread.begun)
         request = Request(method, url, headers or {}, content)
         return run_sync(self._purchases.buy(intent_id, request))
 
@@ -133,17 +111,57 @@ class X402Payer:
         return run_sync(self._allowance.settle_up(NOTICES_MAX))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Stop looking after open payments, within ten seconds, and close the connections."""
+        if self._thread is not None:
+            self._thread.stop()
         if self._mine:
             self._http.close()
 
     def __enter__(self) -> Self:
-        """Return this payer."""
+        """Begin to look after open payments, and return this payer."""
+        if self._thread is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+
+class _KeepingThread:
+    """A keeper on an event loop of its own, in a thread that holds no program up."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bursar-x402-payer", daemon=True)
+        self._stop: Callable[[], object] = self._ready.clear
+
+    @property
+    def begun(self) -> bool:
+        return self._ready.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        if not self.begun:
+            return
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
+            self._stop()
+        self._thread.join(STOP_S)
+        if self._thread.is_alive():
+            _log.error("open payments are left as they are: a call to the ledger does not return")
+
+    def _run(self) -> None:
+        asyncio.run(self._keep())
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.call_soon_threadsafe(self._keeper.stop)
+        self._ready.set()
+        await self._keeper.run()
 
 
 class AsyncX402Payer:
@@ -160,13 +178,20 @@ class AsyncX402Payer:
         book: Book,
         terms: Terms,
         *,
+        prover: ChainProver | None = None,
+        settings: WorkerSettings | None = None,
         http: httpx2.AsyncClient | None = None,
     ) -> None:
         self._mine = http is None
         self._http = http or httpx2.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False)
-        parts = (_Waiting(client, self._http), signer, book, terms)
+        parts = (Waiting(client, self._http), signer, book, terms)
         self._purchases, self._allowance = Purchases(*parts), Allowance(*parts)
         self._tasks = Supervisor()
+        self._keeper: Keeper | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        if prover is not None:
+            _check(prover, signer)
+            self._keeper = Keeper(*parts, prover, settings)
 
     async def buy(
         self,
@@ -190,8 +215,10 @@ class AsyncX402Payer:
             PaymentRefused: nothing was paid: the offer is over its cap, or the ledger said no.
             PaymentUnknown: it may have been paid; the budget is held.
             AlreadyBought: this intent was paid for and delivered.
+            RuntimeError: it has a prover, and is used outside an `async with` block.
             httpx2.HTTPError: the request without a payment got no answer.
         """
+        _require(self._keeper is None or self._keeping is not None)
         request = Request(method, url, headers or {}, content)
         return await self._tasks.finish(self._purchases.buy(intent_id, request))
 
@@ -200,15 +227,43 @@ class AsyncX402Payer:
         return await self._tasks.finish(self._allowance.settle_up(NOTICES_MAX))
 
     async def aclose(self) -> None:
-        """Wait for purchases whose callers have left, and close the connections."""
+        """Wait for purchases whose callers have left, stop keeping, and close the connections."""
         await self._tasks.drain(CLOSE_S)
+        if self._keeper is not None and self._keeping is not None:
+            self._keeper.stop()
+            _, late = await asyncio.wait({self._keeping}, timeout=STOP_S)
+            for task in late:
+                _log.error("open payments are left as they are: a call does not return")
+                task.cancel()
+                await asyncio.wait({task}, timeout=1.0)
         if self._mine:
             await self._http.aclose()
 
     async def __aenter__(self) -> Self:
-        """Return this payer."""
+        """Begin to look after open payments, and return this payer."""
+        if self._keeper is not None:
+            self._keeping = asyncio.create_task(self._keeper.run(), name="bursar-x402-payer")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close it."""
         await self.aclose()
+
+
+def _check(prover: ChainProver, signer: Signer) -> None:
+    """Refuse a purse whose payments nobody could ever prove."""
+    for purse in signer.purses:
+        network = f"{CAIP_EVM}{purse.domain.chain_id}"
+        if network not in prover.networks:
+            raise ValueError(
+                f"prover has no RPC endpoint for {network}, which a purse pays on; add one, or "
+                "what became of its payments cannot be found out"
+            )
+
+
+def _require(is_kept: bool) -> None:
+    if not is_kept:
+        raise RuntimeError(
+            "a payer with a prover is used in a with block: outside of it nobody looks after "
+            "what it leaves open"
+        )

@@ -71,6 +71,11 @@ class ChainProver:
         self._tag: Tag = tag
         self._clock = clock or SystemClock()
 
+    @property
+    def networks(self) -> frozenset[str]:
+        """The networks that can be asked."""
+        return frozenset(name for name, some in self._endpoints.items() if some)
+
     def endpoint(self, record: PaymentRecord) -> str:
         """Return who is asked about a payment."""
         return " and ".join(one.name for one in self._endpoints.get(record.network, ())) or "nobody"

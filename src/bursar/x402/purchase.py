@@ -140,18 +140,24 @@ class Purchases:
         try:
             record, new = await self._hands.write(lambda: self._book.record(draft, said))
         except PaymentConflict as taken:
-            await self._allowance.give_back(draft)
+            await self._unheld(draft, taken.existing)
             raise PaymentRefused(
                 f"the store holds this payment for another purchase: {taken}", taken.existing
             ) from taken
-        if not new and record.intent_id != draft.intent_id:
-            await self._allowance.give_back(draft)
+        if not new:
+            await self._unheld(draft, record)
+        if record.intent_id != draft.intent_id:
             raise PaymentRefused(
                 "the store holds this authorization as a merchant's: payer and merchant need "
                 "stores of their own",
                 record,
             )
         return record
+
+    async def _unheld(self, draft: PaymentRecord, existing: PaymentRecord) -> None:
+        """Give back what was reserved for nothing, unless the payment on record is under it."""
+        if existing.budget_ref != draft.budget_ref:
+            await self._allowance.give_back(draft)
 
     async def _go_on(self, record: PaymentRecord, request: Request) -> Bought:
         """Present the payment of an intent again."""

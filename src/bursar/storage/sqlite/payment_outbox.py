@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from bursar.payments.ports import NoticeQuery, Posted
+from bursar.payments.ports import NoticeQuery, Posted, Whose
 from bursar.payments.records import Notice, Topic
 
 _COLUMNS = (
@@ -20,9 +20,13 @@ _COLUMNS = (
 )
 _OPEN = "o.sent_at_ms IS NULL AND o.parked_at_ms IS NULL"
 _DUE = f"{_OPEN} AND o.topic = ? AND o.available_at_ms <= ? AND o.lease_until_ms <= ?"
-_READ = (
-    f"SELECT {_COLUMNS} FROM payment_outbox o WHERE {_DUE} "
+READ = (
+    f"SELECT {_COLUMNS} FROM payment_outbox o WHERE {_DUE} {{mine}}"
     "ORDER BY o.available_at_ms, o.number LIMIT ?"
+)
+_MINE = (
+    "AND EXISTS (SELECT 1 FROM payment p WHERE p.payment_id = o.payment_id "
+    "AND p.tenant = ? AND p.payer = ?) "
 )
 FIRST_DUE = (
     f"SELECT {_COLUMNS} FROM payment_outbox o INDEXED BY payment_outbox_due WHERE {_DUE} "
@@ -43,9 +47,13 @@ class SqliteOutbox:
     def _ask(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         raise NotImplementedError
 
-    def outbox(self, topic: Topic, now_ms: int, limit: int) -> Sequence[Posted]:
+    def outbox(
+        self, topic: Topic, now_ms: int, limit: int, whose: Whose | None = None
+    ) -> Sequence[Posted]:
         """Return what is to be told now, oldest first."""
-        return [_posted(row) for row in self._ask(_READ, (topic, now_ms, now_ms, limit))]
+        who = () if whose is None else (whose.tenant, whose.payer)
+        sql = READ.format(mine="" if whose is None else _MINE)
+        return [_posted(row) for row in self._ask(sql, (topic, now_ms, now_ms, *who, limit))]
 
     def lease_notices(
         self, topic: Topic, owner: str, now_ms: int, lease_ms: int, limit: int

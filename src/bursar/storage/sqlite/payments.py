@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.ledger.ports import StoreError
-from bursar.payments.outcome import BudgetState, Disposition, Money, Remedy, Work
+from bursar.payments.outcome import OPEN, BudgetState, Disposition, Money, Remedy, Work
 from bursar.payments.ports import (
     PaymentConflict,
     PaymentQuery,
@@ -24,6 +24,7 @@ from bursar.payments.ports import (
     Result,
     Saved,
     Tally,
+    Whose,
 )
 from bursar.payments.records import (
     Change,
@@ -54,9 +55,24 @@ _READERS = [_READ.get(name) for name in _NAMES]
 _LEASE = {"lease_owner", "lease_until_ms", "fence"}
 _SET = ", ".join(f"{name} = :{name}" for name in _NAMES if name not in _LEASE)
 _INSERT = f"INSERT INTO payment ({_COLUMNS}) VALUES ({', '.join(':' + n for n in _NAMES)})"
-DUE = (
-    f"SELECT {_COLUMNS} FROM payment INDEXED BY payment_due "
-    "WHERE next_check_at_ms <= ? AND lease_until_ms <= ? ORDER BY next_check_at_ms LIMIT ?"
+_MINE = "AND tenant = ? AND payer = ? "
+
+
+def due(mine: str = "") -> str:
+    """Return the question for what is due, of everybody or of one payer."""
+    return (
+        f"SELECT {_COLUMNS} FROM payment INDEXED BY payment_due "
+        f"WHERE next_check_at_ms <= ? AND lease_until_ms <= ? {mine}"
+        "ORDER BY next_check_at_ms LIMIT ?"
+    )
+
+
+# What is final is not in this part of the index, however much of it there is.
+HELD = (
+    f"SELECT {_COLUMNS} FROM payment INDEXED BY payment_by_state "
+    f"WHERE money IN ({', '.join(repr(each.value) for each in sorted(OPEN))}) {_MINE}"
+    f"AND budget_state = '{BudgetState.RESERVED}' AND payment_id > ? "
+    "ORDER BY payment_id LIMIT ?"
 )
 
 
@@ -115,13 +131,16 @@ class SqlitePayments(SqliteOutbox):
         )
         return [_record(row) for row in self._ask(sql, (tenant, intent_id))]
 
-    def claim(self, owner: str, now_ms: int, lease_ms: int, limit: int) -> Sequence[PaymentRecord]:
+    def claim(
+        self, owner: str, now_ms: int, lease_ms: int, limit: int, whose: Whose | None = None
+    ) -> Sequence[PaymentRecord]:
         """Lease what is due, the longest due first (see `ports.PaymentStore`)."""
-        if not self._ask(DUE, (now_ms, now_ms, 1)):
+        mine, who = _of(whose)
+        if not self._ask(due(mine), (now_ms, now_ms, *who, 1)):
             return []  # nobody else waits for a lock that this would take for nothing
         with self._transaction("claiming payments") as connection:
-            due = connection.execute(DUE, (now_ms, now_ms, limit)).fetchall()
-            ids = [row[_NAMES.index("payment_id")] for row in due]
+            found = connection.execute(due(mine), (now_ms, now_ms, *who, limit)).fetchall()
+            ids = [row[_NAMES.index("payment_id")] for row in found]
             connection.executemany(
                 "UPDATE payment SET lease_owner = ?, lease_until_ms = ?, fence = fence + 1 "
                 "WHERE payment_id = ?",
@@ -166,6 +185,10 @@ class SqlitePayments(SqliteOutbox):
             "ORDER BY created_at_ms DESC, payment_id DESC LIMIT ?"
         )
         return [_record(row) for row in self._ask(sql, (*values, query.limit))]
+
+    def held(self, whose: Whose, after: str, limit: int) -> Sequence[PaymentRecord]:
+        """Return a payer's open payments that hold a reservation (see `ports.PaymentStore`)."""
+        return [_record(row) for row in self._ask(HELD, (*_of(whose)[1], after, limit))]
 
     def tallies(self) -> Sequence[Tally]:
         """Count payments by their states."""
@@ -212,6 +235,11 @@ def _translated(doing: str) -> Iterator[None]:
             yield
     except StoreError as error:
         raise PaymentStoreError(str(error)) from error
+
+
+def _of(whose: Whose | None) -> tuple[str, tuple[str, ...]]:
+    """Return the condition for one payer's payments and its values; nothing for everybody's."""
+    return ("", ()) if whose is None else (_MINE, (whose.tenant, whose.payer))
 
 
 def _row(record: PaymentRecord) -> dict[str, Any]:
