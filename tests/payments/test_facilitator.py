@@ -14,7 +14,7 @@ import pytest
 from bursar.payments.outcome import Trigger
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import Fault, ScriptedFacilitator
-from bursar.x402.facilitators import Facilitator, SettleAnswer
+from bursar.x402.facilitators import DIALECTS, Facilitator, SettleAnswer
 from payments.paying import Payer
 
 ACK, LOST, REFUSED = Trigger.ACKNOWLEDGED, Trigger.LOST, Trigger.REFUSED
@@ -71,7 +71,16 @@ def settle(
         (Fault.DROP, "reference", LOST, False),
         (Fault.UNPAID_500, "reference", LOST, False),
         (Fault.UNPAID_FAILED, "reference", LOST, False),
+        (Fault.FAILED_400, "reference", LOST, True),
+        (Fault.PENDING_400, "reference", LOST, True),
+        (Fault.USED_400, "reference", LOST, True),
+        (Fault.THROWN_400, "reference", LOST, True),
+        (Fault.DIALECT, "reference", LOST, True),
+        (Fault.UNPAID_400, "reference", LOST, False),
+        (Fault.UNPAID_DIALECT, "reference", LOST, False),
         (Fault.REFUSE, "reference", REFUSED, False),
+        (Fault.REFUSE_400, "reference", REFUSED, False),
+        (Fault.REFUSE_429, "reference", REFUSED, False),
     ],
 )
 def test_fault(
@@ -89,6 +98,21 @@ def test_fault(
     assert settle(facilitator.url, payer, dialect, within_s=within_s).trigger is trigger
     assert (dollar.balance(payer.address) < before) is pays
     assert list(facilitator.journal.settles.values()) == [1]
+
+
+PAID_400 = (Fault.FAILED_400, Fault.PENDING_400, Fault.USED_400, Fault.THROWN_400, Fault.DIALECT)
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+@pytest.mark.parametrize("fault", PAID_400)
+def test_what_moved_is_refused_in_no_dialect(
+    fault: Fault, dialect: str, facilitator: ScriptedFacilitator, dollar: Dollar, payer: Payer
+) -> None:
+    """It paid and says 400: the money is with the payee, so nobody may call that a refusal."""
+    facilitator.script(fault)
+    before = dollar.balance(payer.address)
+    assert settle(facilitator.url, payer, dialect).trigger is LOST
+    assert dollar.balance(payer.address) < before
 
 
 def test_late_payment_comes_after_the_answer(

@@ -20,7 +20,7 @@ from bursar.payments.outcome import TERMINAL, Disposition, Money, Work
 from bursar.payments.schedule import Pace
 from bursar.payments.store import open_payments
 from bursar.testing.chain import Dollar, LocalChain
-from bursar.testing.facilitator import Fault, ScriptedFacilitator
+from bursar.testing.facilitator import REFUSES, Fault, ScriptedFacilitator
 from bursar.x402 import evm
 from bursar.x402.authorization import Authorization
 from bursar.x402.facilitators import Facilitator
@@ -59,7 +59,7 @@ async def play(till: Till, url: str, script: ScriptedFacilitator, rng: random.Ra
         signed, signature = payer.authorize(window_s=rng.randint(120, 400))
         fault = rng.choice(FAULTS)
         mishap = rng.choice([fault.value, fault.value, fault.value, *STRANGE])
-        if mishap == "front-run" and fault is Fault.REFUSE:
+        if mishap == "front-run" and fault in REFUSES:
             mishap = fault.value  # no facilitator refuses for want of money what is paid already
         if mishap == "cancel":
             till.dollar.cancel(payer.address, signed.nonce, payer.key)

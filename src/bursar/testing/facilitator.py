@@ -47,16 +47,27 @@ class Fault(StrEnum):
     NO_TRANSACTION = "no_transaction"  # pays; a success with `transaction: null`
     ID_202 = "id_202"  # pays; 202 and a `paymentId`
     DIE = "die"  # pays, and its process ends
+    FAILED_400 = "failed_400"  # pays; 400 with `transaction_failed`
+    PENDING_400 = "pending_400"  # pays; 400 with `settlement_pending`, and no transaction
+    USED_400 = "used_400"  # pays; 400, the nonce is used already
+    THROWN_400 = "thrown_400"  # pays; 400 with the text of what was thrown after that
+    DIALECT = "dialect"  # pays, and says so in words of another API
     DROP = "drop"  # pays nothing, and closes the connection
     UNPAID_500 = "unpaid_500"  # pays nothing; an error page
     UNPAID_FAILED = "unpaid_failed"  # pays nothing; `transaction_failed` without a transaction
     DIE_FIRST = "die_first"  # pays nothing: its process ends before
+    UNPAID_400 = "unpaid_400"  # pays nothing; 400 with the text of what was thrown before that
+    UNPAID_DIALECT = "unpaid_dialect"  # pays nothing, and says so in words of another API
     REFUSE = "refuse"  # pays nothing; `insufficient_funds`
+    REFUSE_400 = "refuse_400"  # the same, as HTTP 400
+    REFUSE_429 = "refuse_429"  # pays nothing: too many requests
 
 
-PAYS_NOTHING = frozenset(
-    {Fault.DROP, Fault.UNPAID_500, Fault.UNPAID_FAILED, Fault.DIE_FIRST, Fault.REFUSE, Fault.LATE}
-)
+REFUSES = frozenset({Fault.REFUSE, Fault.REFUSE_400, Fault.REFUSE_429})
+PAYS_NOTHING = REFUSES | {
+    *(Fault.DROP, Fault.UNPAID_500, Fault.UNPAID_FAILED, Fault.DIE_FIRST, Fault.LATE),
+    *(Fault.UNPAID_400, Fault.UNPAID_DIALECT),
+}
 
 
 @dataclass(slots=True)
@@ -133,7 +144,7 @@ class ScriptedFacilitator:
             self._late.append(late)
             late.start()
         if fault in PAYS_NOTHING:
-            reason = "insufficient_funds" if fault is Fault.REFUSE else "transaction_failed"
+            reason = "insufficient_funds" if fault in REFUSES else "transaction_failed"
             return fault, base | {"success": False, "errorReason": reason, "transaction": ""}
         refusal = self._refusal(signed, domain, signature)
         if refusal is not None:
@@ -259,26 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _settled(self, fault: Fault, said: dict[str, Any]) -> None:
         """Answer a settle request as its fault wants it."""
-        pending = said | {"success": False, "errorReason": "settlement_pending"}
         if fault in (Fault.DIE, Fault.DIE_FIRST):
             os._exit(1)
         if fault is Fault.STALL:
             time.sleep(STALL_S)
         if fault in (Fault.LOSE, Fault.STALL, Fault.LATE, Fault.DROP):
             self.close_connection = True
-        elif fault in (Fault.HTML_500, Fault.UNPAID_500):
-            self._answer(500, "<html>Internal Server Error</html>")
-        elif fault is Fault.FAILED:
-            failed = {"success": False, "errorReason": "transaction_failed"}
-            self._answer(200, said | failed | {"transaction": ""})
-        elif fault is Fault.NO_TRANSACTION:
-            self._answer(200, said | {"transaction": None})
-        elif fault is Fault.ID_202:
-            self._answer(202, {"paymentId": "pay-1"})
-        elif fault in (Fault.PENDING, Fault.PENDING_500):
-            self._answer(200 if fault is Fault.PENDING else 500, pending)
         else:
-            self._answer(200, said)
+            self._answer(*_answered(fault, said))
 
     def _answer(self, status: int, body: object) -> None:
         sent = body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -291,6 +290,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *_: Any) -> None:
         """Say nothing: requests hold signatures."""
+
+
+def _answered(fault: Fault, said: dict[str, Any]) -> tuple[int, object]:
+    """Return status and body of the answer to a settle request under a fault."""
+
+    def failed(reason: str, transaction: object = "") -> dict[str, Any]:
+        return said | {"success": False, "errorReason": reason, "transaction": transaction}
+
+    sent = said["transaction"]
+    page = "<html>Internal Server Error</html>"
+    thrown = {"error": "Failed to settle payment: timed out while waiting for the receipt"}
+    too_many = {"error": "Too many requests, please try again later"}
+    elsewhere = {"status": "ok" if sent else "error", "result": {"id": sent, "state": "unknown"}}
+    answers: dict[Fault, tuple[int, object]] = {
+        Fault.PENDING: (200, failed("settlement_pending", sent)),
+        Fault.PENDING_500: (500, failed("settlement_pending", sent)),
+        Fault.PENDING_400: (400, failed("settlement_pending")),
+        Fault.FAILED: (200, failed("transaction_failed")),
+        Fault.FAILED_400: (400, failed("transaction_failed")),
+        Fault.USED_400: (400, failed("invalid_exact_evm_nonce_already_used")),
+        Fault.THROWN_400: (400, thrown),
+        Fault.UNPAID_400: (400, {"error": "Failed to settle payment: the RPC is not available"}),
+        Fault.DIALECT: (200, elsewhere),
+        Fault.UNPAID_DIALECT: (200, elsewhere),
+        Fault.HTML_500: (500, page),
+        Fault.UNPAID_500: (500, page),
+        Fault.NO_TRANSACTION: (200, said | {"transaction": None}),
+        Fault.ID_202: (202, {"paymentId": "pay-1"}),
+        Fault.REFUSE_400: (400, said),
+        Fault.REFUSE_429: (429, too_many),
+    }
+    return answers.get(fault, (200, said))
 
 
 def main() -> None:

@@ -6,10 +6,16 @@ all ever settles a payment, the chain does that.
 
     names a transaction                 ACKNOWLEDGED  whatever else it says, look there
     names a payment id                  ACKNOWLEDGED  success or pending, in its own books
-    a reason that nothing was sent      REFUSED       closes a first attempt
-    4xx of the application              REFUSED       it did not do what was asked
-    5xx, 408, 3xx, a success without a
+    no reason but that nothing was sent REFUSED       with 200, 400 and the statuses below
+    401, 403, 404, 405, 411, 413, 414,
+    415, 429, 431 and not a word of
+    what it did with the payment        REFUSED       its door answered, not what pays
+    5xx, 408, 3xx, 400 and 422 for any
+    other reason, a success without a
     transaction, anything unreadable    LOST
+
+A 400 alone is none: facilitators answer it to whatever their settling throws, and waiting for
+the receipt of a transaction that was sent is a part of that.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from bursar.payments.outcome import Trigger
 
@@ -49,6 +55,18 @@ NOTHING_SENT = frozenset(
     }
 )
 """Reasons that are given before a transaction is sent (x402 2.25, Circle Gateway)."""
+DOOR: Final = frozenset({401, 403, 404, 405, 411, 413, 414, 415, 429, 431})
+"""Statuses that are given before a request is carried out (RFC 9110)."""
+SAID: Final = frozenset({200, 400, 422}) | DOOR
+"""Statuses whose reason counts. With any other, something else went wrong as well."""
+
+_REASONS: Final = ("errorReason", "invalidReason", "error", "code", "errorType")
+_OUTCOME: Final = frozenset({"success", "errorReason", "invalidReason", "transaction", "payer"})
+_HAPPENED: Final = re.compile(
+    r"transact|settl|nonce|duplicat|receipt|broadcast|submit|pending|time ?out|timed|revert|mined"
+    r"|confirm|hash|internal|unexpected|disconnect|reset|terminat|transfer",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +131,7 @@ def payment_id_of(body: Mapping[str, Any]) -> str | None:
 
 def reason_of(body: Mapping[str, Any]) -> str:
     """Return the short reason of a body: letters, digits and underscores, no free text."""
-    for name in ("errorReason", "invalidReason", "error", "code", "errorType"):
+    for name in _REASONS:
         said = body.get(name)
         if isinstance(said, str) and re.fullmatch(r"[A-Za-z0-9_.\-]{1,80}", said):
             return said
@@ -138,7 +156,7 @@ def read_settle(status: int, headers: Mapping[str, str], body: object, raw: str)
     kept = raw[:RAW_CHARS_MAX]
     wait = retry_after(headers)
     if not isinstance(body, Mapping):
-        trigger = Trigger.REFUSED if refuses(status) and not raw.strip() else Trigger.LOST
+        trigger = Trigger.REFUSED if sent_nothing(status, body, raw) else Trigger.LOST
         return SettleAnswer(trigger, f"http_{status}", retry_after_s=wait, raw=kept)
     reason = reason_of(body) or f"http_{status}"
     success = status == 200 and body.get("success") is True
@@ -148,16 +166,31 @@ def read_settle(status: int, headers: Mapping[str, str], body: object, raw: str)
         trigger = Trigger.ACKNOWLEDGED
         said = "settled" if success else reason
         return SettleAnswer(trigger, said, transaction, payment_id, success, wait, kept)
-    nothing = not success and (refuses(status) or (status == 200 and reason in NOTHING_SENT))
-    trigger = Trigger.REFUSED if nothing else Trigger.LOST
     if success:
         reason = "success_without_transaction"
+    trigger = Trigger.REFUSED if sent_nothing(status, body, raw) else Trigger.LOST
     return SettleAnswer(trigger, reason, None, payment_id, False, wait, kept)
 
 
-def refuses(status: int) -> bool:
-    """Say whether a status alone means that the request was not carried out (RFC 9110)."""
-    return status in (400, 401, 403, 404, 405, 411, 413, 414, 415, 422, 429, 431)
+def sent_nothing(status: int, body: object, raw: str) -> bool:
+    """Say whether an answer to a settle request proves that nothing was sent to a chain.
+
+    One reason for which something may have been outweighs every other word of the answer, and
+    so does a reason in free text: nobody knows what it means.
+    """
+    if not isinstance(body, Mapping):
+        return status in DOOR and not raw.strip()
+    if body.get("success") is True or payment_id_of(body) is not None:
+        return False
+    reasons = [said for name in _REASONS if (said := body.get(name)) not in (None, "")]
+    if reasons and all(isinstance(said, str) and said in NOTHING_SENT for said in reasons):
+        return status in SAID
+    return status in DOOR and body.keys().isdisjoint(_OUTCOME) and not tells_of_paying(raw)
+
+
+def tells_of_paying(raw: str) -> bool:
+    """Say whether an answer holds a word of somebody who may have begun to pay."""
+    return _HAPPENED.search(raw.replace("/settle", "")) is not None
 
 
 def read_verify(status: int, body: object) -> VerifyAnswer:

@@ -52,9 +52,10 @@ class Cdp(Dialect):
     def settle(
         self, status: int, headers: Mapping[str, str], body: object, raw: str
     ) -> SettleAnswer:
-        """Trust no refusal that came with a 200: its documents say not to."""
+        """Trust no `success: false` without a proof: its documents say not to."""
         read = answer.read_settle(status, headers, body, raw)
-        if read.trigger is Trigger.REFUSED and status == 200:
+        said_false = isinstance(body, Mapping) and "success" in body
+        if read.trigger is Trigger.REFUSED and (status == 200 or said_false):
             proved = read.reason.startswith(("invalid_", "unsupported_", "network_mismatch"))
             return read if proved else replace(read, trigger=Trigger.LOST)
         return read
@@ -123,9 +124,9 @@ class PayAi(Dialect):
     def settle(
         self, status: int, headers: Mapping[str, str], body: object, raw: str
     ) -> SettleAnswer:
-        """Take a 503 without JSON for the refusal that it is."""
+        """Take a 503 without JSON for the refusal that it is, unless it tells of a lost answer."""
         read = answer.read_settle(status, headers, body, raw)
-        if status == 503 and not isinstance(body, Mapping):
+        if status == 503 and body is None and not answer.tells_of_paying(raw):
             return replace(read, trigger=Trigger.REFUSED, reason="edge_rejected")
         return read
 
