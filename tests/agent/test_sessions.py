@@ -22,6 +22,7 @@ from bursar.agent import (
     list_sessions,
     load_session,
 )
+from bursar.agent.calls import FileCalls
 from bursar.agent.ports import Message, Role, ToolCall, ToolResult
 from bursar.agent.session_format import decode_session, encode_session
 from bursar.agent.sessions import save_session
@@ -61,17 +62,31 @@ def test_format_keeps_everything() -> None:
     assert decode_session(encode_session(FULL, 3), "here") == (FULL, 3)
 
 
+TURN = {"id": "t", "output": "", "input": 0, "tokens": 0, "spent": 0, "messages": []}
+SAID = {"role": "assistant", "text": "", "calls": [["c", "n", 5, None]], "results": []}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"schema": 2}, "schema 2"),
+        ({"schema": 2}, "schema 2, and this version reads 1: use the version"),
         ({"schema": None}, "schema None"),
-        ({"revision": "3"}, "revision"),
-        ({"session_id": 5}, "session_id"),
-        ({"turns_committed": True}, "turns_committed"),
-        ({"usage": {}}, "input"),
-        ({"turns": [{}]}, "id"),
-        ({"denials": [["one"]]}, "reason"),
+        ({"revision": "3"}, "revision must be a whole number from 0"),
+        ({"session_id": 5}, "session_id must be text"),
+        ({"turns_committed": True}, "turns_committed must be a whole number"),
+        ({"turns_committed": -1}, "turns_committed must be a whole number"),
+        ({"spent": 2**63}, "spent must be a whole number from 0 to 9223372036854775807"),
+        ({"spent": []}, "spent must be a whole number"),
+        ({"wall_ms": float("nan")}, "wall_ms must be a whole number"),
+        ({"usage": None}, "usage must be an object"),
+        ({"usage": {}}, "usage.input must be there, and is missing"),
+        ({"usage": {"input": 1, "output": 1, "exact": 1}}, "usage.exact must be true or false"),
+        ({"messages": "abc"}, "messages must be a list"),
+        ({"messages": [1]}, r"messages\[0\] must be text"),
+        ({"turns": [{}]}, r"turns\[0\].id must be there"),
+        ({"turns": [TURN | {"messages": [{"role": "king"}]}]}, "role must be one of user, assist"),
+        ({"turns": [TURN | {"messages": [SAID]}]}, r"calls\[0\]\[2\] must be text; restore it"),
+        ({"denials": [["one"]]}, r"denials\[0\] must be a list of tool_name, reason"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, change: dict[str, object], named: str) -> None:
@@ -89,6 +104,52 @@ def test_what_is_no_session(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(SessionFormatError, match=r"s\.json"):
         load_session("s", tmp_path)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A directory in the place of the file, or a file in the place of its folder; both stay."""
+    (tmp_path / "s.json").mkdir()
+    with pytest.raises(
+        SessionFormatError, match=r"s\.json cannot be read .*: Is a directory; name"
+    ):
+        load_session("s", tmp_path)
+    with pytest.raises(SessionSaveError, match="one that can be written") as caught:
+        QueryEngine(session_id="s", save_to=tmp_path).submit_message("hello")
+    assert caught.value.filename == str(tmp_path / "s.json")
+    assert list_sessions(tmp_path) == ["s"]
+    (tmp_path / "file").touch()
+    with pytest.raises(SessionFormatError, match=r"s\.json cannot be read .*: Not a directory"):
+        load_session("s", tmp_path / "file")
+
+
+def test_a_file_system_that_cannot_be_written(tmp_path: Path) -> None:
+    """The turn is refused with our error, also for root; the engine stays as it was."""
+    engine = QueryEngine(session_id="s", save_to="/proc/bursar")
+    with pytest.raises(SessionSaveError, match="session 's' is not saved"):
+        engine.submit_message("hello")
+    assert engine.state.turns_committed == 0
+    with pytest.raises(OSError, match=r"s\.calls cannot be used: .*; name a file in a folder"):
+        FileCalls("/proc/bursar/s.calls")
+
+
+@pytest.mark.parametrize("content", [b"", b"not JSON", b'{"schema": 2}'])
+def test_a_file_that_is_no_session_is_not_replaced(tmp_path: Path, content: bytes) -> None:
+    """Whatever stands in the place of a new session stays, and the turn is refused."""
+    file = tmp_path / "s.json"
+    file.write_bytes(content)
+    engine = QueryEngine(session_id="s", save_to=tmp_path)
+    with pytest.raises(SessionFormatError, match=r"s\.json"):
+        engine.submit_message("hello")
+    assert file.read_bytes() == content
+    assert engine.state.turns_committed == 0
+    assert os.listdir(tmp_path) == ["s.json"]
+
+
+def test_half_a_surrogate_pair_is_saved(tmp_path: Path) -> None:
+    """A name of a file may have one; the file stays UTF-8, and gives back what was written."""
+    QueryEngine(session_id="s", save_to=tmp_path).submit_message("a\udcffb")
+    (tmp_path / "s.json").read_bytes().decode()
+    assert load_session("s", tmp_path).messages == ("a\udcffb",)
 
 
 def test_a_renamed_file_is_not_another_session(tmp_path: Path) -> None:

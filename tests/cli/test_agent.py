@@ -200,6 +200,9 @@ def test_a_missing_key_costs_nothing(model: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+FINE = ["--model", MODELS[0], "--budget", "1USD"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -212,7 +215,10 @@ def test_a_missing_key_costs_nothing(model: str, tmp_path: Path) -> None:
         (["--model", MODELS[0], "--budget", "1USD", "--session", "x.txt"], ".json"),
         (["--model", MODELS[0], "--budget", "1USD", "--max-turns", "0"], "--max-turns"),
         (["--model", MODELS[0], "--budget", "1000 tokens"], "is not money"),
-        (["--model", MODELS[0], "--budget", "1USD", "--session", "/proc/x.json"], "--session: "),
+        ([*FINE, "--session", "/proc/x.json"], "--session: /proc/x.calls cannot be used: "),
+        ([*FINE, "--session", "/dev/null/x.json"], "name a file in a folder that can be written"),
+        ([*FINE, "--continue-with", " "], "--continue-with is empty; say what to ask"),
+        ([*FINE, "--system", "a\udcffb"], "--system is not UTF-8 at character 1; convert it"),
         (["--model", MODELS[0], "--budget", "1USD", "--session", "a b.json"], "session_id 'a b'"),
     ],
 )
@@ -225,3 +231,78 @@ def test_what_is_typed_wrongly_is_named(words: list[str], said: str) -> None:
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("", "PROMPT is empty; say what to ask"),
+        (" \n\t", "PROMPT is empty; say what to ask"),
+        ("a\udcffb", "PROMPT is not UTF-8 at character 1; convert it first"),
+    ],
+)
+def test_a_prompt_that_says_nothing(prompt: str, said: str) -> None:
+    """It is told before anybody is asked."""
+    with ScriptedProvider([]) as provider:
+        code, out, err = run(provider, prompt, *FINE)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"bursar: {said}")
+
+
+def test_a_prompt_for_which_there_is_no_money() -> None:
+    """A large one is refused by its budget, and costs nothing."""
+    with ScriptedProvider([]) as provider:
+        words = ["--model", MODELS[0], "--budget", "0.01USD", "--json"]
+        code, out, err = run(provider, "x" * 120_000, *words)
+    document = json.loads(out)
+    assert (code, document["spent_microcents"]) == (21, 0), err
+    assert "BUDGET_EXCEEDED" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("talk.json", b"", "talk.json is not a session: it is empty; restore it"),
+        ("talk.json", b"{", "talk.json is not a session: it is not JSON"),
+        ("talk.json", b'{"schema": 2}', "talk.json has schema 2, and this version reads 1"),
+        ("talk.json", None, "talk.json cannot be read as a session: Is a directory; name"),
+        ("talk.calls", b"what", "talk.calls, line 1: not a line of an agent's calls"),
+        ("talk.calls", None, "talk.calls is a directory; name a file"),
+        ("talk.ledger", b"what" * 200, "talk.ledger is not a SQLite database"),
+    ],
+)
+def test_a_file_of_a_session_that_cannot_be_used(
+    tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    """It is named, nobody was asked, and it is as it was."""
+    file = tmp_path / name
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with ScriptedProvider([]) as provider:
+        code, out, err = run(provider, "?", *FINE, "--session", str(tmp_path / "talk.json"))
+        assert provider.requests == []
+    assert (code, out) == (2, "")
+    assert f"bursar: --session: {tmp_path}/{said}" in err
+    assert "Traceback" not in err
+    assert file.is_dir() if content is None else file.read_bytes() == content
+
+
+def test_an_answer_that_cannot_be_shown_costs_no_turn(tmp_path: Path) -> None:
+    """A terminal without the letters gets signs in their place; the session has the answer."""
+    file = tmp_path / "talk.json"
+    with ScriptedProvider([Reply("naïve 日本")]) as provider:
+        ascii_only = provider.environment | {"PYTHONIOENCODING": "ascii"}
+        ended = subprocess.run(
+            [
+                *(sys.executable, "-m", "bursar.cli", "agent", "run", "?", *FINE),
+                *("--session", str(file)),
+            ],
+            env=os.environ | ascii_only,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (0, "na?ve ??\n"), ended.stderr
+    assert "naïve 日本" in file.read_text("utf-8")

@@ -33,8 +33,15 @@ class Hold:
             OSError: the folder cannot be used.
         """
         self._path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + SUFFIX), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path.with_name(path.name + SUFFIX), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as refused:
+            why = (
+                f"{path} cannot be used: {refused.strerror}; name a file in a folder that can be"
+                " written"
+            )
+            raise OSError(refused.errno, why, refused.filename) from refused
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as taken:

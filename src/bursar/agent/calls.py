@@ -176,6 +176,8 @@ class FileCalls(Calls):
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return
+        except IsADirectoryError as wrong:
+            raise CallsFormatError(f"{self._path} is a directory; name a file") from wrong
         for number, line in enumerate(lines, 1):
             try:
                 self._read(json.loads(line))

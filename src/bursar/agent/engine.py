@@ -25,13 +25,12 @@ from bursar.agent.session import Session
 from bursar.agent.sessions import Folder, StoredSession, load_session
 from bursar.agent.state import SessionState
 from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish, identified
+from bursar.agent.submitted import submitted
 from bursar.agent.talk import Terms
 from bursar.agent.threads import portal
 from bursar.agent.transcript import TranscriptStore
 from bursar.agent.turn import Setup, Turn
 from bursar.ids import prefixed_id
-
-TURN_ID_MAX = 128
 
 
 class QueryEngine:
@@ -151,12 +150,14 @@ class QueryEngine:
                 and its output is returned. None names it by its place and its prompt.
 
         Raises:
+            ValueError: the prompt is too long, or nothing that a model can be asked.
             TurnInProgressError: another turn of this session is open.
             SessionConflictError: somebody else saved this session; it is as it was.
             SessionSaveError: the turn could not be saved; the session is as it was.
             ModelError: the model did not answer; the session is as it was.
         """
-        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        what = (prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        attempt = submitted(*what, asks=self.model is not None)
         if self.model is not None:
             return portal().call(self._submit(attempt, cancel_event))
         if cancel_event is not None and cancel_event.is_set():
@@ -184,7 +185,8 @@ class QueryEngine:
         model does, and says `cancelled` or `timeout`. When its task is cancelled, either the
         turn has committed and is returned, or it never will be part of the session.
         """
-        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        what = (prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        attempt = submitted(*what, asks=self.model is not None)
         return await self._submit(attempt, cancel_event)
 
     def stream_submit_message(
@@ -203,7 +205,8 @@ class QueryEngine:
         right before `message_stop`, after everything that the model said was yielded.
         Closing the generator before that commits nothing.
         """
-        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        what = (prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        attempt = submitted(*what, asks=self.model is not None)
         if self.model is None:
             yield from telling.opening(self.session_id, attempt)
             result = self.submit_message(
@@ -230,7 +233,8 @@ class QueryEngine:
         turn_id: str | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Do the same on an event loop; see `stream_submit_message`."""
-        attempt = _attempt(prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        what = (prompt, matched_commands, matched_tools, denied_tools, turn_id)
+        attempt = submitted(*what, asks=self.model is not None)
         async with aclosing(self._stream(attempt, cancel_event)) as events:
             async for event in events:
                 yield event
@@ -328,23 +332,6 @@ class QueryEngine:
             except (TypeError, ValueError):
                 lines = ["not shown: it is not JSON"]
         raise RuntimeError("structured output failed; structured_retry_limit is used up")
-
-
-def _attempt(
-    prompt: str,
-    commands: tuple[str, ...],
-    tools: tuple[str, ...],
-    denied: tuple[PermissionDenial, ...],
-    turn_id: str | None,
-) -> Attempt:
-    if not isinstance(prompt, str):
-        raise TypeError(f"prompt must be text, not {type(prompt).__name__}")
-    named = turn_id is not None
-    if named and (not 0 < len(turn_id or "") <= TURN_ID_MAX or "/" in (turn_id or "")):
-        raise ValueError(
-            f"turn_id must be 1 to {TURN_ID_MAX} characters without a slash, not {turn_id!r:.200}"
-        )
-    return Attempt(prompt, turn_id or "", tuple(commands), tuple(tools), tuple(denied), named=named)
 
 
 async def _close(stream: AsyncGenerator[dict[str, Any], None]) -> None:

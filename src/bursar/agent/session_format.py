@@ -7,22 +7,21 @@ refused, never guessed at, and an error names the file and the field.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from bursar.agent.ports import Message, Role, ToolCall, ToolResult
 from bursar.agent.results import PermissionDenial, UsageSummary
+from bursar.agent.session_fields import Fields, Wrong
 from bursar.agent.state import SessionState, TurnRecord
 from bursar.money import Unpriced
 
 SCHEMA = 1
-
-T = TypeVar("T")
+WHAT_TO_DO = "restore it from a copy, or name another session"
 Json = dict[str, Any]
 
 
 class SessionFormatError(ValueError):
-    """A file that is not a session, or one that a later version wrote."""
+    """A file that is no session, that cannot be read, or that a later version wrote."""
 
 
 def encode_session(state: SessionState, revision: int) -> bytes:
@@ -41,43 +40,47 @@ def encode_session(state: SessionState, revision: int) -> bytes:
         "denials": [[one.tool_name, one.reason] for one in state.denials],
         "turns": [_turn_out(one) for one in state.turns],
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    # Half of a surrogate pair, as a file's name may have one, becomes the escape that JSON has.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def decode_session(data: bytes, place: str) -> tuple[SessionState, int]:
     """Return the session of a file, and its revision.
 
     Raises:
-        SessionFormatError: it is none; `place` is named.
+        SessionFormatError: it is none; `place` is named, and what to do.
     """
     try:
-        document = json.loads(data)
-        schema = document["schema"]
-    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
-        raise SessionFormatError(f"{place} is not a session: {wrong!r}") from wrong
-    if schema != SCHEMA:
-        raise SessionFormatError(
-            f"{place} has schema {schema!r}, and this version reads {SCHEMA}: use the version of"
-            " Bursar that wrote it"
-        )
-    try:
-        return _state(document), _int(document, "revision")
-    except (KeyError, TypeError, ValueError) as wrong:
-        raise SessionFormatError(f"{place}: field {wrong} is missing or wrong") from wrong
+        document = Fields(json.loads(data))
+        schema = document.value("schema")
+        if schema != SCHEMA:
+            raise SessionFormatError(
+                f"{place} has schema {schema!r}, and this version reads {SCHEMA}: use the version"
+                " of Bursar that wrote it"
+            )
+        return _state(document), document.count("revision")
+    except Wrong as wrong:
+        raise SessionFormatError(f"{place}: {wrong}; {WHAT_TO_DO}") from wrong
+    except (ValueError, RecursionError) as wrong:
+        if isinstance(wrong, SessionFormatError):
+            raise
+        why = f"not JSON ({wrong})" if data else "empty"
+        raise SessionFormatError(f"{place} is not a session: it is {why}; {WHAT_TO_DO}") from wrong
 
 
-def _state(document: Json) -> SessionState:
-    usage = document["usage"]
+def _state(document: Fields) -> SessionState:
+    usage = document.fields("usage")
     return SessionState(
-        session_id=_text(document, "session_id"),
-        messages=_texts(document, "messages"),
-        transcript=_texts(document, "transcript"),
-        denials=_each(document, "denials", lambda one: PermissionDenial(*one)),
-        usage=UsageSummary(_int(usage, "input"), _int(usage, "output"), bool(usage["exact"])),
-        turns_committed=_int(document, "turns_committed"),
-        turns=_each(document, "turns", _turn_in),
-        spent_microcents=_money_in(document["spent"]),
-        wall_ms=_int(document, "wall_ms"),
+        session_id=document.text("session_id"),
+        messages=document.texts("messages"),
+        transcript=document.texts("transcript"),
+        denials=document.rows("denials", PermissionDenial, "tool_name", "reason"),
+        usage=UsageSummary(usage.count("input"), usage.count("output"), usage.flag("exact")),
+        turns_committed=document.count("turns_committed"),
+        turns=tuple(_turn_in(one) for one in document.each("turns")),
+        spent_microcents=_money_in(document),
+        wall_ms=document.count("wall_ms"),
         flushed=True,
     )
 
@@ -93,14 +96,14 @@ def _turn_out(turn: TurnRecord) -> Json:
     }
 
 
-def _turn_in(turn: Json) -> TurnRecord:
+def _turn_in(turn: Fields) -> TurnRecord:
     return TurnRecord(
-        _text(turn, "id"),
-        _text(turn, "output"),
-        _int(turn, "input"),
-        _int(turn, "tokens"),
-        _money_in(turn["spent"]),
-        _each(turn, "messages", _message_in),
+        turn.text("id"),
+        turn.text("output"),
+        turn.count("input"),
+        turn.count("tokens"),
+        _money_in(turn),
+        tuple(_message_in(one) for one in turn.each("messages")),
     )
 
 
@@ -116,12 +119,12 @@ def _message_out(message: Message) -> Json:
     }
 
 
-def _message_in(message: Json) -> Message:
+def _message_in(message: Fields) -> Message:
     return Message(
-        Role(message["role"]),
-        _text(message, "text"),
-        _each(message, "calls", lambda one: ToolCall(*one)),
-        _each(message, "results", lambda one: ToolResult(*one)),
+        Role(message.text("role", among=[one.value for one in Role])),
+        message.text("text"),
+        message.rows("calls", ToolCall, "id", "name", "arguments", "key?"),
+        message.rows("results", ToolResult, "call_id", "name", "text", "is_error!", "denial?"),
     )
 
 
@@ -129,27 +132,8 @@ def _money_out(money: int | Unpriced) -> int | str:
     return money.why if isinstance(money, Unpriced) else money
 
 
-def _money_in(money: int | str) -> int | Unpriced:
-    return Unpriced(money) if isinstance(money, str) else int(money)
-
-
-def _each(document: Json, field: str, read: Callable[[Any], T]) -> tuple[T, ...]:
-    return tuple(read(one) for one in document[field])
-
-
-def _texts(document: Json, field: str) -> tuple[str, ...]:
-    return tuple(str(one) for one in document[field])
-
-
-def _text(document: Json, field: str) -> str:
-    value = document[field]
-    if not isinstance(value, str):
-        raise TypeError(field)
-    return value
-
-
-def _int(document: Json, field: str) -> int:
-    value = document[field]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(field)
-    return value
+def _money_in(document: Fields) -> int | Unpriced:
+    """Return an amount, or why nobody knows it, as text."""
+    if isinstance(document.value("spent"), str):
+        return Unpriced(document.text("spent"))
+    return document.count("spent")

@@ -100,7 +100,10 @@ def save_session(state: SessionState, directory: Folder = None, *, revision: int
         sync(path.parent)
     except OSError as refused:
         raise SessionSaveError(
-            refused.errno, f"session {state.session_id!r} is not saved: {refused.strerror}", path
+            refused.errno,
+            f"session {state.session_id!r} is not saved: {refused.strerror}; its folder must be"
+            " one that can be written, and have room",
+            str(path),
         ) from refused
     return path
 
@@ -111,7 +114,7 @@ def load_session(session_id: str, directory: Folder = None) -> StoredSession:
     Raises:
         SessionIdError: the id cannot name a file.
         SessionNotFoundError: there is no such file.
-        SessionFormatError: the file is not a session, or of a later version.
+        SessionFormatError: the file is not a session, cannot be read, or is of a later version.
     """
     path = _path(session_id, directory)
     try:
@@ -120,6 +123,10 @@ def load_session(session_id: str, directory: Folder = None) -> StoredSession:
         raise SessionNotFoundError(
             f"no session {session_id!r} in {path.parent}; list_sessions() shows what is there"
         ) from None
+    except OSError as refused:
+        raise SessionFormatError(
+            f"{path} cannot be read as a session: {refused.strerror}; name another session"
+        ) from refused
     state, revision = decode_session(data, str(path))
     if state.session_id != session_id:
         raise SessionFormatError(
@@ -154,7 +161,7 @@ def delete_session(session_id: str, directory: Folder = None) -> bool:
         return False
     except OSError as refused:
         raise SessionDeleteError(
-            refused.errno, f"session {session_id!r} stays: {refused.strerror}", path
+            refused.errno, f"session {session_id!r} stays: {refused.strerror}", str(path)
         ) from refused
     return True
 

@@ -96,7 +96,7 @@ def heard(talk: Talk, attempt: Attempt, state: SessionState, events: Iterable[Mo
                 texts.append(event.text)
             case ToolCall():
                 key = event.key or f"{_key(state, attempt, talk)}/{len(calls)}"
-                calls.append(replace(event, key=key))
+                calls.append(replace(event, key=key, arguments=whole(event.arguments)))
             case TokenUsage():
                 usage = event
             case Charge():
@@ -107,7 +107,7 @@ def heard(talk: Talk, attempt: Attempt, state: SessionState, events: Iterable[Mo
         raise ModelError(
             "the model's answer has no end", ModelFailure.ANSWER_BROKEN, maybe_billed=True
         )
-    answer = Message(Role.ASSISTANT, "".join(texts), tuple(calls))
+    answer = Message(Role.ASSISTANT, whole("".join(texts)), tuple(calls))
     return replace(
         talk,
         said=(*talk.said, answer),
@@ -123,9 +123,10 @@ def used_tools(talk: Talk, results: tuple[ToolResult, ...]) -> Talk:
         PermissionDenial(one.name, one.denial) for one in results if one.denial is not None
     )
     charges = tuple(one.charge for one in results if one.charge is not None)
+    sayable = tuple(replace(one, text=whole(one.text)) for one in results)
     return replace(
         talk,
-        said=(*talk.said, Message(Role.TOOL, results=results)),
+        said=(*talk.said, Message(Role.TOOL, results=sayable)),
         charges=(*talk.charges, *charges),
         denials=(*talk.denials, *denials),
     )
@@ -152,6 +153,18 @@ def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, te
             _key(state, attempt, talk),
         )
     )
+
+
+def whole(text: str) -> str:
+    """Return text that can be sent: half of a surrogate pair becomes the sign for "unreadable".
+
+    A file's name may have one, and so may an answer that was cut between two characters.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def answer(talk: Talk) -> Answer:

@@ -97,10 +97,27 @@ def run(
     as_json
         Answer with JSON at the end, amounts as exact integers.
     """
-    if not prompt.strip():
-        raise CommandError(EXIT_USAGE, "PROMPT is empty; say what to ask")
+    _check_said("PROMPT", prompt)
+    if conduct.continue_with is not None:
+        _check_said("--continue-with", conduct.continue_with)
+    _check_utf8("--system", conduct.system)
     limits = _limits(budget, max_turns, timeout, conduct.max_tokens)
     return _carry_out(prompt, model, limits, conduct, _session(session), as_json)
+
+
+def _check_said(name: str, text: str) -> None:
+    if not text.strip():
+        raise CommandError(EXIT_USAGE, f"{name} is empty; say what to ask")
+    _check_utf8(name, text)
+
+
+def _check_utf8(name: str, text: str) -> None:
+    """Refuse what was typed as bytes that are no text; a model could not be told of them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as wrong:
+        why = f"{name} is not UTF-8 at character {wrong.start}; convert it first, e.g. with iconv"
+        raise CommandError(EXIT_USAGE, why) from wrong
 
 
 def _limits(

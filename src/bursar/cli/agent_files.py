@@ -43,7 +43,9 @@ def calls_of(session: Path | None) -> Iterator[Calls]:
             EXIT_USAGE,
             f"--session: another process runs {session.name}; wait for it, or name another",
         ) from taken
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CommandError(EXIT_USAGE, f"--session: {error.strerror or error}") from error
+    except ValueError as error:
         raise CommandError(EXIT_USAGE, f"--session: {error}") from error
     with calls:
         yield calls
@@ -55,7 +57,7 @@ def stored(session: Path | None) -> StoredSession | None:
         if session is None or not session.exists():
             return None
         return load_session(session.stem, session.parent)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise CommandError(EXIT_USAGE, f"--session: {error}") from error
 
 

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import io
 import json
 import os
 import signal
@@ -215,6 +216,8 @@ class Engine(QueryEngine):
 
 async def carry_out(wanted: Wanted) -> int:
     """Run the agent, alone on its session, and return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a sign that cannot be shown costs no turn
     asked, price = _model(wanted.model)
     box = Toolbox(_functions(wanted.tools), Permissions(wanted.allow, wanted.deny))
     with agent_files.calls_of(wanted.session) as calls:
