@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from bursar.agent import QueryEngine
 from bursar.agent.calls import Calls, FileCalls, Recorded
 from bursar.agent.guarded import GuardedModel, GuardedTools
 from bursar.agent.money import Purse
+from bursar.agent.ports import ModelError
 from bursar.agent.pricing import FixedPrice
 from bursar.agent.tools import Toolbox, tool
 from bursar.client.exceptions import CyclesTransportError
@@ -173,20 +175,20 @@ def test_what_is_owed(tmp_path: Path, kept: bool) -> None:
     calls = again(Calls())
     for key in ("s/t/0", "s/t/1", "s/t/2"):
         calls.record(key, done(calls.begin(key)))
-    calls.settled("s/t/1", 1)
+    calls.settled("s/t/1", 2)
     calls = again(calls)
     assert places(calls, "s/t/9") == []
     assert places(calls, "s/t/0") == [("s/t/0", 1)]
-    assert calls.recall("s/t/1", "x") == done(1)
+    assert calls.recall("s/t/1", "x") == done(2)
     calls = again(calls)
     calls.begin("s/u/0")
     calls = again(calls)
-    assert places(calls, "s/u/0") == [("s/t/0", 1), ("s/t/2", 1)]
+    assert places(calls, "s/u/0") == [("s/t/0", 1), ("s/t/2", 3)]
     assert calls.recall("s/t/0", "x") == done(1)
     assert calls.recall("s/t/1", "x") is None
-    assert calls.begin("s/t/0") == 2  # the number of what is owed stays taken
+    assert calls.begin("s/t/0") == 5  # no number is given out twice
     calls.settled("s/t/0", 1)
-    calls.settled("s/t/2", 1)
+    calls.settled("s/t/2", 3)
     assert again(calls).owed("s/u/0") == []
 
 
@@ -212,3 +214,65 @@ def test_a_charge_that_is_settled_again_counts_once(tmp_path: Path) -> None:
             assert await money(client) == (talk.state.spent_microcents, 0)
 
     asyncio.run(case())
+
+
+def inbox(client: AsyncCyclesClient, model: ScriptedModel, calls: Calls | None = None) -> Any:
+    """Return an engine of a session that everybody calls alike."""
+    purse = Purse(client, calls=calls)
+    return QueryEngine(None, GuardedModel(purse, model, PRICE), session_id="inbox")
+
+
+def test_sessions_of_one_name_pay_each_for_itself() -> None:
+    """Three agents with the same session id and prompt, at once: three reservations."""
+
+    async def case() -> None:
+        async with AsyncCyclesClient.embedded(":memory:") as client:
+            await client.create_budget("1USD")
+            model = ScriptedModel([Reply("so be it", input_tokens=5, pause_s=0.01)] * 3)
+            flows = [inbox(client, model).submit("Sort the inbox.") for _ in range(3)]
+            charges = [charge for one in await asyncio.gather(*flows) for charge in one.charges]
+            assert len({one.reservation_id for one in charges}) == 3
+            assert await money(client) == (3 * (5 + 2 * 3), 0)
+
+    asyncio.run(case())
+
+
+def test_a_name_can_be_given() -> None:
+    """It is the only thing in a key that is drawn."""
+    assert Calls("nightly").name == "nightly"
+    assert Calls().name != Calls().name
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_prompt_can_be_repeated_for_ever(tmp_path: Path, kept: bool) -> None:
+    """A turn that never commits, tried again and again between others, always has a number."""
+
+    async def case() -> None:
+        async with AsyncCyclesClient.embedded(":memory:") as client:
+            await client.create_budget("1USD")
+            calls = FileCalls(tmp_path / "s.calls") if kept else None
+            engine = inbox(client, ScriptedModel([Reply("no", status=500)] * 24), calls)
+            for prompt in ["one", "other"] * 12:
+                with pytest.raises(ModelError):
+                    await engine.submit(prompt)
+            assert await money(client) == (0, 0)
+
+    asyncio.run(case())
+
+
+def test_each_process_can_ask_the_same(tmp_path: Path) -> None:
+    """The ninth night with the same session id and prompt is paid for like the first."""
+
+    async def night() -> None:
+        async with AsyncCyclesClient.embedded(tmp_path / "l.db") as client:
+            await client.create_budget("1USD", exist_ok=True)
+            model = ScriptedModel([Reply("so be it", input_tokens=5)])
+            assert (await inbox(client, model).submit("Sort the inbox.")).charges[0].amount == 11
+
+    async def spent() -> int:
+        async with AsyncCyclesClient.embedded(tmp_path / "l.db") as client:
+            return (await money(client))[0]
+
+    for _ in range(9):
+        asyncio.run(night())
+    assert asyncio.run(spent()) == 9 * 11

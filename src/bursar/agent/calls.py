@@ -75,12 +75,16 @@ class Recorded:
 class Calls:
     """The actions of one turn at a time, and what earlier ones owe, in memory."""
 
-    def __init__(self) -> None:
-        """Know of no action."""
-        self.name = ""
-        """Sets the keys of these records apart from those of others with the same session id."""
+    def __init__(self, name: str | None = None) -> None:
+        """Know of no action.
+
+        Args:
+            name: sets the keys of these records apart from all others, whatever their sessions
+                are called; None draws one.
+        """
+        self.name = prefixed_id("") if name is None else name
         self._turn = ""
-        self._attempts: dict[str, int] = {}
+        self._begun = 0
         self._done: dict[Attempt, Recorded] = {}
         self._settled: set[Attempt] = set()
 
@@ -90,14 +94,18 @@ class Calls:
         return next(found, None)
 
     def begin(self, key: str) -> int:
-        """Note that an action begins, and return which attempt it is, from 1."""
+        """Note that an action begins, and return the number of the attempt.
+
+        No number is given out twice, whatever was forgotten since: under a used one the ledger
+        would answer with what it said before, and nothing would be reserved.
+        """
         turn = turn_of(key)
         if turn != self._turn:
             self._turn = turn
             self._forget()
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        self._append({"begin": key, "attempt": attempt})
-        return attempt
+        self._begun += 1
+        self._append({"begin": key, "attempt": self._begun})
+        return self._begun
 
     def record(self, key: str, recorded: Recorded) -> None:
         """Keep what came of an action; it is owed until it is `settled`."""
@@ -126,9 +134,6 @@ class Calls:
         """Forget the turn before, but not what is owed."""
         self._done = {which: one for which, one in self._done.items() if which not in self._settled}
         self._settled = set()
-        self._attempts = {}
-        for key, attempt in self._done:  # their numbers stay taken
-            self._attempts[key] = max(attempt, self._attempts.get(key, 0))
 
     def _append(self, line: dict[str, Any], *, durably: bool = True) -> None:
         """Keep one line; memory keeps nothing beyond the process."""
@@ -149,7 +154,6 @@ class FileCalls(Calls):
             OSError: the file system refused.
         """
         super().__init__()
-        self.name = prefixed_id("")
         self._path = Path(path)
         self._hold = Hold(self._path)
         try:
@@ -200,9 +204,10 @@ class FileCalls(Calls):
                     " use the version of Bursar that wrote it"
                 )
             self.name = line["calls"]
+            self._turn, self._begun = line.get("turn", ""), line.get("begun", 0)
         elif "begin" in line:
             self._turn = turn_of(line["begin"])
-            self._attempts[line["begin"]] = line["attempt"]
+            self._begun = max(self._begun, line["attempt"])
         elif "settled" in line:
             self._settled.add((line["settled"], line["attempt"]))
         else:
@@ -212,8 +217,7 @@ class FileCalls(Calls):
 
     def _lines(self) -> list[dict[str, Any]]:
         return [
-            {"calls": self.name, "schema": SCHEMA},
-            *({"begin": key, "attempt": count} for key, count in self._attempts.items()),
+            {"calls": self.name, "schema": SCHEMA, "turn": self._turn, "begun": self._begun},
             *({"done": key, **asdict(one)} for (key, _), one in self._done.items()),
             *({"settled": key, "attempt": attempt} for key, attempt in sorted(self._settled)),
         ]
