@@ -10,11 +10,12 @@ from statistics import median
 from typing import Any
 
 import embedded
+import payments_due
+import payments_e2e
 import sdk
 from http_load import FIXED, LEAVES, RESERVE, SHARED, Figure
 
 import agent
-import payments
 
 Rounds = Sequence[Sequence[Figure]]
 CLIENTS = 50  # what the aims are about
@@ -111,7 +112,9 @@ def show(document: dict[str, Any]) -> None:
     )
     sdk.show(document["sdk"])
     agent.show(document["agent"])
-    payments.show(document["payments"])
+    payments_due.show(document["payments"])
+    if "payments_e2e" in document:
+        payments_e2e.show(document["payments_e2e"])
     for aim in document["aims"]:
         verdict = "reached" if aim["reached"] else "MISSED"
         print(f"{aim['aim']:42}{aim['wanted']:>9}{aim['measured']:12,.2f}  {verdict}")

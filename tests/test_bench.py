@@ -31,6 +31,11 @@ PAYMENTS = {
     *("visited_s", "visited_open_only_s", "visited_ratio"),
     *("file_bytes", "file_open_only_bytes"),
 }
+PAYMENTS_E2E = {
+    *("payments", "seed", "with_mishap", "verdicts", "wrong_verdicts", "paid_twice"),
+    *("settles_most", "orphans", "orphans_found", "orphans_made_up", "orphans_told"),
+    *("after_finality_s", "played_s", "payments_per_s", "decided_s", "decisions_per_s"),
+}
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -121,6 +126,26 @@ def check_payments(payments: dict[str, Any]) -> None:
         assert payments[name].keys() == {"ms", "open_only_ms", "ratio"}
         assert min(payments[name].values()) > 0
     assert payments["file_bytes"] > payments["file_open_only_bytes"] > 0
+
+
+def test_payments_on_a_chain_are_judged() -> None:
+    """A few payments with mishaps: every promise is kept, and each figure is there."""
+    process = subprocess.run(
+        [sys.executable, str(BENCH / "payments_e2e.py"), "--payments", "15", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=RUN_WITHIN_S,
+    )
+    found = json.loads(process.stdout)
+    if "missing" in found:
+        assert process.returncode == 2
+        pytest.skip(found["missing"])
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert found.keys() == PAYMENTS_E2E
+    assert (found["payments"], sum(found["verdicts"].values())) == (15, 15)
+    assert found["wrong_verdicts"] == found["paid_twice"] == found["orphans_made_up"] == 0
+    assert found["orphans"] == found["orphans_found"] == found["orphans_told"] > 0
+    assert found["after_finality_s"].keys() == {"p50", "p90", "max"}
 
 
 def test_bench_prints_a_table(tmp_path: Path) -> None:
