@@ -107,6 +107,7 @@ class ScriptedFacilitator:
 
     def __exit__(self, *_: object) -> None:
         """Stop listening; a payment that is late is made all the same."""
+        self._server.stopping = True
         self._server.shutdown()
         self._server.server_close()
         for late in self._late:
@@ -220,10 +221,16 @@ class _Server(ThreadingHTTPServer):
     """A server that knows whose requests it takes."""
 
     daemon_threads = True
+    stopping = False
 
     def __init__(self, facilitator: ScriptedFacilitator, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.facilitator = facilitator
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Show what went wrong, but not that a request was cut off by the end."""
+        if not self.stopping:
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -17,6 +17,11 @@ try:
     from eth_hash.auto import keccak
     from eth_keys.exceptions import BadSignature
     from eth_utils.exceptions import ValidationError
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "payments by x402 need the packages of their extra: pip install 'bursar[x402]'",
+        name=error.name,
+    ) from error
 finally:
     sys.setrecursionlimit(_limit)
 

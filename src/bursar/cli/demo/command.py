@@ -30,7 +30,13 @@ from bursar.cli.demo.server import Server
 from bursar.cli.demo.show import Show, console_for, facts, table
 from bursar.cli.demo.stage import MAX_OUTPUT_TOKENS, MODEL, TENANT, Outcome, Scene, Stage
 from bursar.cli.demo.traffic import traffic
-from bursar.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, CommandError
+from bursar.cli.exits import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+)
 from bursar.cli.replay.pricing import ModelTariff, priced
 from bursar.cli.replay.trace import Trace
 from bursar.integrations.genai_prices import ListPrice
@@ -57,13 +63,13 @@ def demo(
     three levels of budgets, a runaway agent, fifty agents on one budget, a SIGKILL in the
     middle, an expired lease, ten minutes of production-shaped traffic, and an audit of it
     all. The exit code is 0 only if every check held; 1 if one did not; 130 if interrupted.
+    `bursar demo payments` plays another story, on a local chain, for which it needs Node.js:
+    a payment whose answer is lost, the orphan, and the proof.
 
         bursar demo --keep
     """
     if story == "payments":
-        from bursar.cli.demo.payments import payments
-
-        return payments(json=json)
+        return _payments(seed=seed, keep=keep, json=json)
     show = Show(console_for(as_json=json))
     try:
         document = perform(show, SCENES, seed=seed, keep=keep)
@@ -75,6 +81,20 @@ def demo(
     if json:
         print(json_module.dumps(document, indent=2))
     return EXIT_OK if document["ok"] else EXIT_FAILED
+
+
+def _payments(*, seed: int, keep: bool, json: bool) -> int:
+    """Play the other story; its options are its own."""
+    if keep or seed != SEED:
+        raise CommandError(
+            EXIT_USAGE, "--seed and --keep are options of `bursar demo`, not of its payments"
+        )
+    try:
+        import bursar.x402.ethereum  # noqa: F401 - it is asked whether it can be imported
+        from bursar.cli.demo.payments import payments
+    except ModuleNotFoundError as error:  # it says what to install
+        raise CommandError(EXIT_USAGE, str(error)) from error
+    return payments(json=json)
 
 
 def perform(show: Show, scenes: Sequence[Scene], *, seed: int, keep: bool) -> Json:

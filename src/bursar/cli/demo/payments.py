@@ -8,9 +8,12 @@ read back from the chain or from the records. It ends with 0 only if all of it h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json as json_module
+import logging
 import random
 import secrets
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,9 +21,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+from bursar.cli.demo.interrupts import Interrupts
 from bursar.cli.demo.show import Show, console_for, facts, table
 from bursar.cli.demo.stage import Check
-from bursar.cli.exits import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandError
+from bursar.cli.exits import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+)
+from bursar.payments import operate
 from bursar.payments.book import Book
 from bursar.payments.outcome import Disposition, Money, Trigger, Work
 from bursar.payments.ports import PaymentStore
@@ -28,7 +39,7 @@ from bursar.payments.records import Evidence, Kind, PaymentRecord, Topic
 from bursar.payments.schedule import Pace
 from bursar.payments.store import open_payments
 from bursar.payments.worker import PaymentWorker, WorkerSettings
-from bursar.testing.chain import Dollar, LocalChain, ToolsMissing
+from bursar.testing.chain import Dollar, LocalChain, ToolsMissing, install
 from bursar.testing.clock import FakeClock
 from bursar.testing.facilitator import Fault, ScriptedFacilitator
 from bursar.x402.authorization import Authorization, intent_nonce
@@ -38,6 +49,8 @@ from bursar.x402.rpc import Rpc
 from bursar.x402.signing import Purse, Signer
 
 SHOP: Final = "0x" + "5a" * 20
+PAID: Final = "order-1"
+UNPAID: Final = "order-2"
 PRICE: Final = 1_250_000
 RICH: Final = 10_000_000
 WINDOW_S: Final = 300
@@ -73,40 +86,58 @@ def payments(*, json: bool) -> int:
     Raises:
         CommandError: there is no Node.js, so there is no chain.
     """
-    show, began = Show(console_for(as_json=json)), time.perf_counter()
+    show = Show(console_for(as_json=json))
+    logging.getLogger("bursar").addHandler(logging.NullHandler())  # the alert is shown as a check
     try:
-        with tempfile.TemporaryDirectory(prefix="bursar-demo-") as folder, LocalChain() as chain:
-            document = _perform(show, chain, Path(folder))
+        with Interrupts() as interrupts:
+            document = _performed(show, interrupts)
     except ToolsMissing as missing:
         raise CommandError(EXIT_USAGE, f"the demo needs a local chain: {missing}") from missing
-    document |= {"seconds": round(time.perf_counter() - began, 1)}
+    except KeyboardInterrupt:
+        print("interrupted: the chain is stopped and its files removed", file=sys.stderr)
+        return EXIT_INTERRUPTED
     if json:
         print(json_module.dumps(document, indent=2))
-    else:
-        verdict = "all of it held" if document["ok"] else "IT DID NOT HOLD"
-        style = "bold green" if document["ok"] else "bold red"
-        show.text(f"{verdict}: {document['seconds']} s", style)
     return EXIT_OK if document["ok"] else EXIT_FAILED
+
+
+def _performed(show: Show, interrupts: Interrupts) -> dict[str, Any]:
+    """Start the chain, play on it, tell the verdict, and leave nothing behind."""
+    began = time.perf_counter()
+    show.text("bursar demo payments", "bold")
+    install(lambda said: show.text(said, "dim"))
+    with contextlib.ExitStack() as stack:
+        with interrupts.waiting():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bursar-demo-"))
+            chain = stack.enter_context(LocalChain())
+        document = _perform(show, chain, Path(folder))
+    document |= {"seconds": round(time.perf_counter() - began, 1)}
+    verdict = "all of it held" if document["ok"] else "IT DID NOT HOLD"
+    style = "bold green" if document["ok"] else "bold red"
+    show.text(f"{verdict}: {len(document['checks'])} checks, {document['seconds']} s", style)
+    return document
 
 
 def _perform(show: Show, chain: LocalChain, folder: Path) -> dict[str, Any]:
     """Play both parts and return every figure."""
-    show.text("bursar demo payments", "bold")
+    show.text("Putting a dollar token on the chain ...", "dim")
     dollar, key = Dollar(chain), secrets.token_bytes(32)
     signer = Signer(key, [Purse(dollar.domain, 10 * PRICE, Fraction(100))])
     dollar.mint(signer.address, RICH)
-    show.text(f"A real chain at {chain.url}, token {dollar.address}.", "dim")
+    show.text(f"A real chain at {chain.url}.", "dim")
     store = open_payments(folder / "ledger.db")
     try:
         with ScriptedFacilitator(chain.url) as facilitator:
             clock = FakeClock(chain.now() * 1_000)
             stage = Stage(chain, dollar, facilitator, store, clock, signer, show)
             checks = [*_orphan(stage), *_never(stage)]
+            records = [operate.show(store, name) for name in (PAID, UNPAID)]
     finally:
         store.close()
     return {
         "ok": all(check.held for check in checks),
         "checks": [{"says": check.says, "held": check.held} for check in checks],
+        "payments": records,
     }
 
 
@@ -115,13 +146,18 @@ def _orphan(stage: Stage) -> list[Check]:
     show = stage.show
     show.title("Paid, and nobody knows", "The facilitator pays, and its answer is lost.")
     stage.facilitator.script(Fault.LOSE)
-    record = asyncio.run(_sell(stage, "order-1"))
-    show.tables([facts([("customer pays", _usd(record.value)), ("record", record.money.value)])])
+    record = asyncio.run(_sell(stage, PAID))
+    show.tables([facts([("price", _usd(record.value)), ("record", record.money.value)])])
+    sent = stage.facilitator.journal.transactions.get(record.nonce or "", [])
     record = stage.book.work(record.payment_id, Work.FAILED, Evidence("shop", "answer lost"))
     checks = [
         Check(
             "the task failed, and the payment is not called failed: it is unknown, and held",
             (record.money, record.disposition) == (Money.UNKNOWN, Disposition.HELD),
+        ),
+        Check(
+            f"the facilitator had sent {len(sent)} transaction, and the shop has heard of none",
+            len(sent) == 1 and record.tx_hash is None,
         ),
     ]
     stage.chain.finalize()
@@ -137,7 +173,7 @@ def _orphan(stage: Stage) -> list[Check]:
         ),
         Check(
             f"the shop has {_usd(paid)} on the chain, by {record.tx_hash}",
-            paid == PRICE and _paid_by(stage, record),
+            paid == PRICE and sent == [record.tx_hash] and _paid_by(stage, record),
         ),
         Check(
             "one alert was raised: payment.orphaned",
@@ -156,11 +192,15 @@ def _never(stage: Stage) -> list[Check]:
     show = stage.show
     show.title("Not paid, and proved so", "The connection drops before anything is sent on.")
     stage.facilitator.script(Fault.DROP)
-    record = asyncio.run(_sell(stage, "order-2"))
+    record = asyncio.run(_sell(stage, UNPAID))
+    sent = stage.facilitator.journal.transactions.get(record.nonce or "", [])
     stage.book.work(record.payment_id, Work.FAILED, Evidence("shop", "answer lost"))
     stage.chain.finalize()
     record = asyncio.run(_look(stage, record))
-    checks = [Check("while it could still be paid it stays unknown", record.money is Money.UNKNOWN)]
+    checks = [
+        Check(f"the facilitator has sent {len(sent)} transactions for it", sent == []),
+        Check("while it could still be paid it stays unknown", record.money is Money.UNKNOWN),
+    ]
     stage.chain.mine(4, seconds=WINDOW_S)
     record = asyncio.run(_look(stage, record))
     _history(stage, record)
@@ -253,7 +293,10 @@ def _history(stage: Stage, record: PaymentRecord) -> None:
     for event in stage.store.events(record.payment_id):
         said = event.evidence
         block = "" if said.block_number is None else str(said.block_number)
-        rows.add_row(event.what, block, (said.reason or "")[:BECAUSE_CHARS])
+        because = said.reason or ""
+        if len(because) > BECAUSE_CHARS:
+            because = f"{because[: BECAUSE_CHARS - 3]}..."
+        rows.add_row(event.what, block, because)
     stage.show.tables([rows])
 
 

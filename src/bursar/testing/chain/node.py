@@ -47,10 +47,14 @@ class LocalChain:
 
     def __enter__(self) -> Self:
         """Start the chain; returns when it answers."""
-        for _ in range(STARTS_MAX):
-            if self._start():
-                return self
-        raise ChainError(f"anvil did not start in {STARTS_MAX} tries")
+        try:
+            for _ in range(STARTS_MAX):
+                if self._start():
+                    return self
+            raise ChainError(f"anvil did not start in {STARTS_MAX} tries")
+        except BaseException:
+            self.stop()
+            raise
 
     def __exit__(self, *_: object) -> None:
         """Stop the chain."""
@@ -67,7 +71,10 @@ class LocalChain:
         if self._block_time_s is not None:
             words += ["--block-time", str(self._block_time_s)]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
+        # In a session of its own: Ctrl-C on the terminal is for whoever started the chain.
+        self._process = subprocess.Popen(
+            words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        )
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
