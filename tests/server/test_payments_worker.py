@@ -124,6 +124,29 @@ def test_the_orphan_is_posted_to_the_webhook(
     assert one.event["data"]["tx_hash"] == kept(tmp_path / "ledger.db", payment_id).tx_hash
 
 
+def test_a_server_reads_chains_as_it_is_told(
+    chain: LocalChain, dollar: Dollar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block is final when so many follow; headers are in a file, and in no line of the log."""
+    file, headers = tmp_path / "ledger.db", tmp_path / "headers.json"
+    payment_id = lost(file, dollar, paid=True)
+    chain.mine(5)
+    headers.write_text('{"shop": {"Authorization": "Bearer TOPSECRET"}}')
+    monkeypatch.setenv("BURSAR_PAYMENTS_RPC", f"eip155:{chain.chain_id}={chain.url}")
+    monkeypatch.setenv("BURSAR_PAYMENTS_FACILITATORS", "shop:cdp=http://127.0.0.1:9")
+    monkeypatch.setenv("BURSAR_PAYMENTS_FACILITATOR_HEADERS_FILE", str(headers))
+    monkeypatch.setenv("BURSAR_PAYMENTS_FINALITY", "100000")
+    with serving(tmp_path) as server:
+        until(lambda: kept(file, payment_id).checks >= 1)
+    assert kept(file, payment_id).money is Money.UNKNOWN
+    said = server.log.read_text()
+    assert '"finality": "100000"' in said
+    assert "TOPSECRET" not in said
+    monkeypatch.setenv("BURSAR_PAYMENTS_FINALITY", f"eip155:{chain.chain_id}=4 100000")
+    with serving(tmp_path):
+        until(lambda: kept(file, payment_id).money is Money.SETTLED)
+
+
 def test_by_default_no_payment_is_looked_at(
     chain: LocalChain, dollar: Dollar, tmp_path: Path
 ) -> None:
@@ -192,6 +215,32 @@ def test_a_stop_waits_for_no_endpoint(
         (
             {"payments_rpc": "base=http://r", "payments_facilitators": "f=http://f f=http://g"},
             "payments_facilitators: facilitator f is named twice",
+        ),
+        ({"payments_finality": "safe"}, "payments_finality: it says how chains are read; set"),
+        (
+            {"payments_rpc": "base=http://r", "payments_finality": "latest"},
+            "payments_finality: final is `finalized`, `safe`, or a block",
+        ),
+        ({"payments_facilitator_headers": "KEY"}, "set payments_facilitators"),
+        (
+            {"payments_rpc": "base=http://r", "payments_facilitator_headers": "KEY"},
+            "payments_facilitator_headers: it is not JSON",
+        ),
+        (
+            {
+                "payments_rpc": "base=http://r",
+                "payments_facilitators": "f=http://f",
+                "payments_facilitator_headers": '{"g": {"A": "KEY"}}',
+            },
+            "payments_facilitator_headers: no facilitator is named 'g'; there is: f",
+        ),
+        (
+            {
+                "payments_rpc": "base=http://r",
+                "payments_facilitators": "f=http://f",
+                "payments_facilitator_headers_file": "missing",
+            },
+            "payments_facilitator_headers_file: missing cannot be read: No such file",
         ),
     ],
 )

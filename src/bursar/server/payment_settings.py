@@ -13,7 +13,9 @@ from bursar.server.setting import Setting, SettingError
 
 if TYPE_CHECKING:
     from bursar.server.settings import Settings
+    from bursar.x402.facilitators import Facilitator
 
+FINALITY: Final = "finalized"
 SECRET_BYTES_MAX: Final = 65_536
 PAYMENT_SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -32,6 +34,29 @@ PAYMENT_SETTINGS: tuple[Setting, ...] = (
         "",
         "Facilitators that are asked where to look, never to pay: NAME=URL or NAME:DIALECT=URL "
         "with blanks between; NAME is the one in the records.",
+    ),
+    Setting(
+        "payments_facilitator_headers",
+        "BURSAR_PAYMENTS_FACILITATOR_HEADERS",
+        str,
+        "",
+        "What requests to facilitators carry, such as a bearer token, as JSON: "
+        '`{"NAME": {"Authorization": "Bearer ..."}}`.',
+    ),
+    Setting(
+        "payments_facilitator_headers_file",
+        "BURSAR_PAYMENTS_FACILITATOR_HEADERS_FILE",
+        str,
+        "",
+        "File that holds that JSON, instead of the variable; it is read again when it changes.",
+    ),
+    Setting(
+        "payments_finality",
+        "BURSAR_PAYMENTS_FINALITY",
+        str,
+        FINALITY,
+        "Which block counts as final: `finalized`, `safe`, or how many blocks must follow; "
+        "NETWORK=WORD says so for one chain, with blanks between.",
     ),
     Setting(
         "payments_webhook",
@@ -72,22 +97,69 @@ def check_payments(settings: Settings) -> None:
 
 
 def _check_asked(settings: Settings) -> None:
-    if not settings.payments_rpc and not settings.payments_facilitators:
+    finality = settings.payments_finality != FINALITY
+    headers = "payments_facilitator_headers"
+    if not (settings.payments_rpc or settings.payments_facilitators or finality):
+        if _one_of(settings, headers) is not None:
+            raise SettingError(f"{headers}: they are for facilitators; set payments_facilitators")
         return
     if not settings.payments_rpc:
+        if finality:
+            raise SettingError("payments_finality: it says how chains are read; set payments_rpc")
         raise SettingError(
             "payments_facilitators: a facilitator only knows where to look; set payments_rpc too"
         )
-    from bursar.x402 import endpoints  # most servers look at no payments, and do not need it
+    # Most servers look at no payments, and do not need these.
+    from bursar.x402 import endpoints
+    from bursar.x402.finality import read_finality
 
     for name, read in (
         ("payments_rpc", endpoints.read_rpc),
         ("payments_facilitators", endpoints.read_facilitators),
+        ("payments_finality", read_finality),
     ):
         try:
             read(getattr(settings, name).split())
         except ValueError as error:
             raise SettingError(f"{name}: {error}") from None
+    _check_headers(settings)
+
+
+def _check_headers(settings: Settings) -> None:
+    from bursar.x402 import endpoints
+    from bursar.x402.credentials import read_headers
+
+    if (given := _one_of(settings, "payments_facilitator_headers")) is None:
+        return
+    try:
+        read_headers(given[1], endpoints.read_facilitators(settings.payments_facilitators.split()))
+    except ValueError as error:
+        raise SettingError(f"{given[0]}: {error}") from None
+
+
+def open_facilitators(settings: Settings) -> dict[str, Facilitator]:
+    """Return a client for each facilitator, with its headers.
+
+    Raises:
+        SettingError: the headers cannot be read or used.
+    """
+    from bursar.x402 import endpoints
+    from bursar.x402.credentials import HeaderFile, read_headers
+
+    name, named = "payments_facilitator_headers", settings.payments_facilitators.split()
+    facilitators = endpoints.read_facilitators(named)
+    given = _one_of(settings, name)
+    if given is None:
+        return endpoints.open_facilitators(facilitators)
+    try:
+        if given[0] != name:
+            path = Path(settings.payments_facilitator_headers_file)
+            file = HeaderFile(path, facilitators)
+            return endpoints.open_facilitators(facilitators, header_file=file)
+        headers = read_headers(given[1], facilitators)
+        return endpoints.open_facilitators(facilitators, headers=headers)
+    except ValueError as error:
+        raise SettingError(f"{given[0]}: {error}") from None
 
 
 def webhook_secret(settings: Settings) -> str:

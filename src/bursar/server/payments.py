@@ -23,6 +23,7 @@ from bursar.payments.schedule import Pace
 from bursar.payments.worker import PaymentWorker, WorkerSettings
 from bursar.server.observe.payments import PaymentCollector, PaymentCounts
 from bursar.server.payment_alerts import Alerting
+from bursar.server.payment_settings import open_facilitators
 from bursar.server.settings import Settings
 from bursar.storage.sqlite import payment_figures
 from bursar.storage.sqlite.payments import SqlitePayments
@@ -74,13 +75,18 @@ class Reconciliation:
     async def _look_forever(self) -> None:
         """Look at payments until cancelled."""
         from bursar.x402 import endpoints
+        from bursar.x402.finality import read_finality
         from bursar.x402.prover import ChainProver
 
         addresses = endpoints.read_rpc(self._settings.payments_rpc.split())
-        named = endpoints.read_facilitators(self._settings.payments_facilitators.split())
-        facilitators = endpoints.open_facilitators(named)
-        prover = ChainProver(endpoints.open_rpc(addresses), facilitators=facilitators)
-        log.info("payments are looked at", networks=sorted(addresses), facilitators=sorted(named))
+        facilitators = open_facilitators(self._settings)
+        prover = ChainProver(
+            endpoints.open_rpc(addresses),
+            facilitators=facilitators,
+            finality=read_finality(self._settings.payments_finality.split()),
+        )
+        told = {"networks": sorted(addresses), "facilitators": sorted(facilitators)}
+        log.info("payments are looked at", finality=self._settings.payments_finality, **told)
         try:
             await self._supervise(prover)
         finally:

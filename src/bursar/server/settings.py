@@ -207,6 +207,9 @@ class Settings:
     traces: str
     payments_rpc: str
     payments_facilitators: str
+    payments_facilitator_headers: str = field(repr=False)
+    payments_facilitator_headers_file: str
+    payments_finality: str
     payments_webhook: str
     payments_webhook_secret: str = field(repr=False)
     payments_webhook_secret_file: str

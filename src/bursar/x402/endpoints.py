@@ -7,10 +7,11 @@ shows an address, for its path often holds a key.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from bursar.x402 import offers
+from bursar.x402.credentials import HeaderFile, Headers
 from bursar.x402.facilitators import Facilitator
 from bursar.x402.facilitators.dialects import DIALECTS
 from bursar.x402.rpc import Rpc, name_of
@@ -78,9 +79,24 @@ def read_facilitators(words: Iterable[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def open_facilitators(named: Mapping[str, tuple[str, str]]) -> dict[str, Facilitator]:
-    """Return one long-lived client for each facilitator."""
-    return {name: Facilitator(url, dialect=dialect) for name, (url, dialect) in named.items()}
+def open_facilitators(
+    named: Mapping[str, tuple[str, str]],
+    *,
+    headers: Headers | None = None,
+    header_file: HeaderFile | None = None,
+) -> dict[str, Facilitator]:
+    """Return one long-lived client for each facilitator, with the headers that it wants."""
+
+    def carried(name: str) -> Callable[[str], Mapping[str, str]]:
+        if header_file is not None:
+            return header_file.of(name)
+        own = dict((headers or {}).get(name, {}))
+        return lambda _: own
+
+    return {
+        name: Facilitator(url, dialect=dialect, headers=carried(name))
+        for name, (url, dialect) in named.items()
+    }
 
 
 def _checked(network: str, url: str) -> str:

@@ -16,8 +16,9 @@ from bursar.payments.records import Evidence, Finding, PaymentRecord
 from bursar.x402 import evm, offers
 from bursar.x402.decide import Verdict, decide
 from bursar.x402.facilitators import Facilitator
+from bursar.x402.finality import DEFAULT, Finality, check, final_block, of
 from bursar.x402.reading import Question, nonce_used, read
-from bursar.x402.rpc import Receipt, Rpc, RpcError, Tag
+from bursar.x402.rpc import Receipt, Rpc, RpcError
 
 
 def question_of(record: PaymentRecord, hint: str | None = None) -> Question:
@@ -54,7 +55,8 @@ class ChainProver:
     Args:
         endpoints: By CAIP-2 network. A verdict that nobody was paid needs all of them.
         facilitators: By the name in a record: asked for a hint where they can give one.
-        tag: Which block counts as final. `safe` is faster, and may be taken back.
+        finality: Which block counts as final, on every chain or by network: `finalized`, or sooner
+            and at your own risk `safe` or one that has so many blocks after it.
         clock: The time, which only unmasks blocks from the future.
     """
 
@@ -63,12 +65,14 @@ class ChainProver:
         endpoints: Mapping[str, Sequence[Rpc]],
         *,
         facilitators: Mapping[str, Facilitator] | None = None,
-        tag: Tag = "finalized",
+        finality: Finality | Mapping[str, Finality] = DEFAULT,
         clock: Clock | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._facilitators = facilitators or {}
-        self._tag: Tag = tag
+        for said in finality.values() if isinstance(finality, Mapping) else (finality,):
+            check(said)
+        self._finality: Finality | Mapping[str, Finality] = finality
         self._clock = clock or SystemClock()
 
     @property
@@ -87,7 +91,8 @@ class ChainProver:
             reason = f"no RPC endpoint is configured for {record.network}"
             return Finding(Trigger.UNREACHABLE, Evidence("rpc:none", reason))
         asked = question_of(record, await self._hint(record))
-        readings = await asyncio.gather(*(read(one, asked, self._tag) for one in endpoints))
+        final = of(self._finality, record.network)
+        readings = await asyncio.gather(*(read(one, asked, final) for one in endpoints))
         verdict = decide(asked, readings, self._clock.now_ms() // 1000)
         return Finding(verdict.trigger, evidence_of(verdict), disagreement=verdict.disagreement)
 
@@ -126,7 +131,8 @@ class ChainProver:
         first = endpoints[0]
         if await first.chain_id() != asked.chain_id:
             raise RpcError(first.name, f"it does not speak for chain {asked.chain_id}")
-        final, receipt = await first.block(self._tag), await first.receipt(wanted)
+        said = of(self._finality, record.network)
+        final, receipt = await final_block(first, said), await first.receipt(wanted)
         if final is None or receipt is None or receipt.block_number > final.number:
             return None
         there = await first.block(receipt.block_number)

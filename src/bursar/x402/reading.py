@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bursar.x402 import evm
-from bursar.x402.rpc import Block, Log, Receipt, Rpc, RpcError, Tag
+from bursar.x402 import evm, finality
+from bursar.x402.finality import Finality
+from bursar.x402.rpc import Block, Log, Receipt, Rpc, RpcError
 
 MARGIN_S = 600
 """How long before its record a payment may have been made: clocks differ, payers are quick."""
@@ -99,21 +100,21 @@ class _Notes:
         )
 
 
-async def read(rpc: Rpc, question: Question, tag: Tag = "finalized") -> Reading:
+async def read(rpc: Rpc, question: Question, final: Finality = finality.DEFAULT) -> Reading:
     """Return what an endpoint says; it never raises, a problem is part of the reading."""
     notes = _Notes(rpc.name)
     try:
-        return notes.sealed(await _fill(rpc, question, tag, notes))
+        return notes.sealed(await _fill(rpc, question, final, notes))
     except RpcError as wrong:
         return notes.sealed(wrong.reason)
 
 
-async def _fill(rpc: Rpc, question: Question, tag: Tag, notes: _Notes) -> str:
+async def _fill(rpc: Rpc, question: Question, said: Finality, notes: _Notes) -> str:
     """Ask step by step, and return the problem that ended it early, or nothing."""
     if (chain_id := await rpc.chain_id()) != question.chain_id:
         return f"it speaks for chain {chain_id}, and the payment is on {question.chain_id}"
-    if (final := await rpc.block(tag)) is None:
-        return f"it has no {tag} block yet"
+    if (final := await finality.final_block(rpc, said)) is None:
+        return f"it has no {finality.name_of(said)} yet"
     notes.final = final
     if (used := await nonce_used(rpc, question, final)) is None:
         return f"the asset {question.asset} has no code in block {final.number}"

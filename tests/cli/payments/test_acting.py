@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,116 @@ def test_a_recheck_finds_an_orphan(
     assert told["history"][-1]["evidence"]["tx_hash"] == transaction == told["tx_hash"]
     listed = run("list", "--disposition", "ORPHANED", "--store", file)
     assert payment_id in listed.stdout
+
+
+class Books:
+    """A facilitator of the Circle dialect that knows one transaction, and keeps what it got."""
+
+    def __init__(self, transaction: str) -> None:
+        self.asked = list[tuple[str, str | None]]()
+        books = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                books.asked.append((self.path, self.headers.get("Authorization")))
+                body = json.dumps({"status": "completed", "transaction": transaction}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing on standard error."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "Books":
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_recheck_asks_the_facilitator_where_to_look(
+    chain: LocalChain, dollar: Dollar, put: Any, file: Path, tmp_path: Path
+) -> None:
+    """By an option, the environment or a profile; with its headers, which nothing shows."""
+    signed, signature = Payer.rich(dollar).authorize()
+    transaction = dollar.submit(signed, signature)
+    more = {"facilitator": "shop", "facilitator_ref": "pay-7"}
+    payment_id = on_chain(put, dollar, signed, work=Work.FAILED, **more)
+    chain.mine(1)
+    headers = json.dumps({"shop": {"Authorization": "Bearer TOPSECRET"}})
+    (tmp_path / "headers.json").write_text(headers)
+    config = tmp_path / "config.toml"
+    words = ("recheck", payment_id, "--store", file, "--json")
+    with Books(transaction) as books:
+        shop = f"shop:circle={books.url}"
+        config.write_text(
+            f"[profiles.default]\npayments_rpc = {endpoint(chain)!r}\n"
+            f"payments_facilitators = {shop!r}\npayments_finality = '100'\n"
+            "payments_facilitator_headers_file = 'headers.json'\n"
+        )
+        by_file = run(*words, "--config", config)
+        by_option = run(
+            *(*words, "--rpc", endpoint(chain), "--facilitator", shop, "--finality", "2"),
+            BURSAR_PAYMENTS_FACILITATOR_HEADERS=headers,
+        )
+        by_environment = run(
+            *words,
+            BURSAR_PAYMENTS_RPC=endpoint(chain),
+            BURSAR_PAYMENTS_FACILITATORS=shop,
+            BURSAR_PAYMENTS_FACILITATOR_HEADERS_FILE=str(tmp_path / "headers.json"),
+            BURSAR_PAYMENTS_FINALITY=f"eip155:{chain.chain_id}=1",
+        )
+    for made, code, money in (
+        (by_file, EXIT_FAILED, "UNKNOWN"),
+        (by_option, EXIT_FAILED, "PROVISIONAL"),
+        (by_environment, EXIT_OK, "SETTLED"),
+    ):
+        assert made.returncode == code, made.stderr
+        assert json.loads(made.stdout)["money"] == money
+        assert "TOPSECRET" not in made.stdout + made.stderr
+    assert set(books.asked) == {("/x402/status/pay-7", "Bearer TOPSECRET")}
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "said"),
+    [
+        (("--finality", "soon"), {}, "--finality: final is `finalized`, `safe`, or"),
+        (("--facilitator", "http://f/KEY"), {}, "--facilitator: a facilitator is NAME=URL"),
+        ((), {"BURSAR_PAYMENTS_FINALITY": "0"}, "payments_finality: final is"),
+        ((), {"BURSAR_PAYMENTS_FACILITATORS": "x"}, "payments_facilitators: a facilitator is"),
+        ((), {"BURSAR_PAYMENTS_FACILITATOR_HEADERS": "KEY"}, "facilitator_headers: it is not JSON"),
+        (
+            (),
+            {"BURSAR_PAYMENTS_FACILITATOR_HEADERS_FILE": "missing"},
+            "missing cannot be read: No such file",
+        ),
+        (
+            (),
+            {
+                "BURSAR_PAYMENTS_FACILITATOR_HEADERS": "{}",
+                "BURSAR_PAYMENTS_FACILITATOR_HEADERS_FILE": "missing",
+            },
+            "say the same thing; keep one of them",
+        ),
+    ],
+)
+def test_wrong_words_about_whom_to_ask(
+    words: tuple[str, ...], env: dict[str, str], said: str, put: Any, file: Path
+) -> None:
+    """One line and the code for usage, before anything is opened or asked."""
+    put("1", Trigger.SENDING, Trigger.LOST)
+    rpc = ("--rpc", "base=http://127.0.0.1:9")
+    made = run("recheck", "pay_1", "--store", file, *rpc, *words, **env)
+    assert (made.returncode, made.stdout) == (EXIT_USAGE, "")
+    assert made.stderr.count("\n") == 1
+    assert said in made.stderr
+    assert "KEY" not in made.stderr
 
 
 def test_a_refund_is_marked_when_the_chain_shows_it(

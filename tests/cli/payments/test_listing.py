@@ -85,6 +85,12 @@ def test_a_loss_is_written_off_by_two(bursar: Run, put: Any, file: Path) -> None
     alone = bursar("payments", "write-off", "pay_1", "--second", "Ann", *words)
     assert (alone.code, alone.out) == (EXIT_REFUSED, "")
     assert "cannot be the second person too" in alone.err
+    for option, blank in (("--reason", "say why"), ("--second", "name somebody")):
+        given = ["--reason", "r", "--second", "bob", "--by", "ann", "--store", str(file)]
+        given[given.index(option) + 1] = " "
+        silent = bursar("payments", "write-off", "pay_1", *given)
+        assert (silent.code, silent.out) == (EXIT_USAGE, "")
+        assert f"{option}: {blank}" in silent.err
     for _ in range(2):
         done = bursar("payments", "write-off", "pay_1", "--second", "bob", *words, "--json")
         assert (done.code, done.document["disposition"]) == (EXIT_OK, "WRITTEN_OFF")

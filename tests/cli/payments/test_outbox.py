@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bursar.cli.exits import EXIT_NOT_FOUND, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from bursar.cli.exits import EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE
 from bursar.payments.alerts import AlertKind, notice_of
 from bursar.payments.outcome import Trigger
 from bursar.payments.ports import NoticeQuery, PaymentStore
@@ -99,7 +99,7 @@ def test_an_entry_is_closed_with_a_reason(
         (("retry", "99"), EXIT_NOT_FOUND, "no entry 99 of the outbox is open"),
         (("retry", "1", "99"), EXIT_NOT_FOUND, "(1 are tried again)"),
         (("dismiss", "99", "--reason", "r"), EXIT_NOT_FOUND, "no entry 99"),
-        (("dismiss", "1", "--reason", " "), EXIT_REFUSED, "the reason is empty"),
+        (("dismiss", "1", "--reason", " "), EXIT_USAGE, "--reason: say why"),
         (("list", "--limit", "0"), EXIT_USAGE, "--limit must be from 1 to 1000"),
         (("list", "--topic", "gossip"), EXIT_USAGE, "gossip"),
     ],

@@ -29,9 +29,9 @@ By = Annotated[str | None, Parameter(name="--by")]
 def recheck(payment_id: str, /, *, chains: Chains = NOWHERE, kept: Kept = HERE) -> int:
     """Ask the chain about a payment now, whatever the schedule says, and keep what it proves.
 
-    Nothing is sent to a facilitator. Evidence against a final state reopens the payment, and a
-    worker that is looking at it too does no harm. Exit code 0: the outcome is proved. 1: it is
-    not, and the last line of the history says why.
+    A facilitator is asked at most where to look, never to pay. Evidence against a final state
+    reopens the payment, and a worker that is looking at it too does no harm. Exit code 0: the
+    outcome is proved. 1: it is not, and the last line of the history says why.
 
     Example: bursar payments recheck pay_1 --rpc eip155:8453=https://rpc.example
 
@@ -40,7 +40,7 @@ def recheck(payment_id: str, /, *, chains: Chains = NOWHERE, kept: Kept = HERE) 
     payment_id
         Which one; `bursar payments list` shows them.
     """
-    addresses = chains.addresses(kept.show)
+    asked = chains.asked(kept.show)
     with kept.opened() as store:
         record = existing(store, payment_id)
 
@@ -48,7 +48,7 @@ def recheck(payment_id: str, /, *, chains: Chains = NOWHERE, kept: Kept = HERE) 
             now_ms, rng = SystemClock().now_ms(), random.SystemRandom()
             return await operate.recheck(store, prover, payment_id, now_ms=now_ms, rng=rng)
 
-        after = ask(addresses, record, look)
+        after = ask(asked, record, look)
         one(kept.show, store, after, f"Payment {payment_id}: {after.money.value}")
     return EXIT_OK if after.money in TERMINAL else EXIT_FAILED
 
@@ -83,7 +83,7 @@ def mark_refunded(
             EXIT_USAGE,
             f"TRANSACTION must be 0x and 64 hexadecimal digits, got {transaction[:80]!r}",
         )
-    addresses, operator = chains.addresses(kept.show), operator_named(by)
+    asked, operator = chains.asked(kept.show), operator_named(by)
     with kept.opened() as store:
         record = existing(store, payment_id)
 
@@ -92,7 +92,7 @@ def mark_refunded(
             wanted = transaction.lower()
             return await operate.mark_refunded(store, prover, payment_id, wanted, operator, now_ms)
 
-        after = ask(addresses, record, check)
+        after = ask(asked, record, check)
         one(kept.show, store, after, f"Payment {payment_id}: {after.disposition.value}")
     return EXIT_OK
 
@@ -119,6 +119,8 @@ def write_off(
         Who writes it off; by default whoever is logged in.
     """
     operator = operator_named(by)
+    required("--reason", reason)
+    required("--second", second)
     with kept.opened() as store:
         existing(store, payment_id)
         now_ms = SystemClock().now_ms()
@@ -135,3 +137,10 @@ def operator_named(by: str | None) -> str:
     if not operator:
         raise CommandError(EXIT_USAGE, "--by: say who does this; nobody is logged in by name")
     return operator
+
+
+def required(option: str, said: str) -> None:
+    """Refuse what says nothing."""
+    if not said.strip():
+        what = "say why" if option == "--reason" else "name somebody"
+        raise CommandError(EXIT_USAGE, f"{option}: {what}; it stays in the payment's history")

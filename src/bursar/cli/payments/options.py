@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import getpass
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -26,7 +26,7 @@ from bursar.cli.exits import (
     CommandError,
 )
 from bursar.cli.remote.options import Many
-from bursar.cli.remote.profile import Options, payments_rpc
+from bursar.cli.remote.profile import Options, payments
 from bursar.cli.remote.show import Show
 from bursar.ledger.ports import StoreUnusable
 from bursar.payments.operate import OperatorError
@@ -35,8 +35,11 @@ from bursar.payments.records import PaymentRecord
 from bursar.payments.store import open_payments
 
 if TYPE_CHECKING:
+    from bursar.x402.credentials import Headers
+    from bursar.x402.finality import Finality
     from bursar.x402.prover import ChainProver
 
+HEADERS_VARIABLE = "BURSAR_PAYMENTS_FACILITATOR_HEADERS"
 STORE_VARIABLE = "BURSAR_STORE"
 STORE_DEFAULT = "sqlite:///bursar.db"
 FILE = Group("Which file, and how to answer", sort_key=80)
@@ -85,22 +88,85 @@ class Chains:
     rpc: Many = None
     """NETWORK=URL, such as eip155:8453=https://rpc.example; twice for a network gives two
     witnesses. Else BURSAR_PAYMENTS_RPC, or payments_rpc of the profile, with blanks between."""
+    facilitator: Many = None
+    """NAME=URL or NAME:DIALECT=URL, who is asked where to look, never to pay; NAME is the one in
+    the records. Else BURSAR_PAYMENTS_FACILITATORS, or payments_facilitators of the profile. What
+    its requests carry is in BURSAR_PAYMENTS_FACILITATOR_HEADERS or the file that
+    BURSAR_PAYMENTS_FACILITATOR_HEADERS_FILE or the profile names."""
+    finality: Many = None
+    """Which block counts as final: finalized, safe, or how many blocks must follow; NETWORK=WORD
+    says so for one chain. Else BURSAR_PAYMENTS_FINALITY, or payments_finality of the profile."""
     profile: str | None = None
     """Profile of the configuration file; the environment is then not looked at."""
     config: Path | None = None
     """Configuration file; else BURSAR_CONFIG or ~/.config/bursar/config.toml."""
 
-    def addresses(self, show: Show) -> dict[str, tuple[str, ...]]:
-        """Return the endpoints' addresses by network; they are checked and not asked."""
-        from bursar.x402.endpoints import read_rpc
+    def asked(self, show: Show) -> Asked:
+        """Return whom to ask and how; it is checked, and nobody is asked."""
+        from bursar.x402.endpoints import read_facilitators, read_rpc
+        from bursar.x402.finality import read_finality
 
-        options = Options(profile=self.profile, config=self.config)
-        words = self.rpc or (payments_rpc(options, os.environ, show.warn) or "").split()
-        try:
-            return read_rpc(words)
-        except ValueError as error:
-            where = "--rpc" if self.rpc else "payments_rpc"
-            raise CommandError(EXIT_USAGE, f"{where}: {error}") from None
+        kept = payments(Options(profile=self.profile, config=self.config), os.environ, show.warn)
+        said = [
+            _read(read, given, f"--{option}", kept, setting)
+            for read, given, option, setting in (
+                (read_rpc, self.rpc, "rpc", "payments_rpc"),
+                (read_facilitators, self.facilitator, "facilitator", "payments_facilitators"),
+                (read_finality, self.finality, "finality", "payments_finality"),
+            )
+        ]
+        seen = {} if self.profile else os.environ
+        file = kept.get("payments_facilitator_headers_file")
+        return Asked(said[0], said[1], said[2], _headers(seen.get(HEADERS_VARIABLE), file, said[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom a command asks about payments.
+
+    Attributes:
+        addresses: of RPC endpoints, by network.
+        facilitators: address and dialect, by name.
+        finality: which block counts as final, by network.
+        headers: what requests to facilitators carry.
+    """
+
+    addresses: Mapping[str, tuple[str, ...]]
+    facilitators: Mapping[str, tuple[str, str]]
+    finality: Mapping[str, Finality]
+    headers: Headers = field(default_factory=dict, repr=False)
+
+
+def _read(
+    read: Callable[[list[str]], Any],
+    given: list[str] | None,
+    option: str,
+    kept: Mapping[str, str],
+    setting: str,
+) -> Any:
+    try:
+        return read(given or kept.get(setting, "").split())
+    except ValueError as error:
+        raise CommandError(EXIT_USAGE, f"{option if given else setting}: {error}") from None
+
+
+def _headers(text: str | None, file: str | None, named: Collection[str]) -> Headers:
+    """Return what the environment or a file says that requests to facilitators carry.
+
+    A file may be for more facilitators than the command names: of those it takes what it needs.
+    """
+    from bursar.x402.credentials import HeaderFile, read_headers
+
+    if text and file:
+        raise CommandError(
+            EXIT_USAGE, f"{HEADERS_VARIABLE} and its _FILE say the same thing; keep one of them"
+        )
+    try:
+        if text:
+            return read_headers(text, None)
+        return HeaderFile(Path(file), None).read() if file else {}
+    except ValueError as error:
+        raise CommandError(EXIT_USAGE, f"payments_facilitator_headers: {error}") from None
 
 
 def existing(store: PaymentStore, payment_id: str) -> PaymentRecord:
@@ -116,7 +182,7 @@ def existing(store: PaymentStore, payment_id: str) -> PaymentRecord:
 
 
 def ask(
-    addresses: Mapping[str, tuple[str, ...]],
+    asked: Asked,
     record: PaymentRecord,
     what: Callable[[ChainProver], Coroutine[object, object, PaymentRecord]],
 ) -> PaymentRecord:
@@ -126,10 +192,10 @@ def ask(
         CommandError: nobody was named to ask, an endpoint could not say, or the payment is none
             that a chain knows.
     """
-    from bursar.x402.endpoints import open_rpc
-    from bursar.x402.prover import ChainProver, question_of
+    from bursar.x402.prover import question_of
     from bursar.x402.rpc import RpcError
 
+    addresses = asked.addresses
     if record.network not in addresses:
         named = f" ({', '.join(sorted(addresses))} named)" if addresses else ""
         raise CommandError(
@@ -143,14 +209,31 @@ def ask(
         raise CommandError(EXIT_REFUSED, f"payment {error}") from None
 
     async def run() -> PaymentRecord:
-        prover = ChainProver(open_rpc({record.network: addresses[record.network]}))
-        async with contextlib.aclosing(prover):
+        async with _prover(asked, record) as prover:
             return await what(prover)
 
     try:
         return asyncio.run(run())
     except RpcError as error:
         raise CommandError(EXIT_UNREACHABLE, f"{error}; nothing was changed") from error
+
+
+@contextlib.asynccontextmanager
+async def _prover(asked: Asked, record: PaymentRecord) -> AsyncIterator[ChainProver]:
+    """Give who asks about one payment, with its own facilitator alone."""
+    from bursar.x402.endpoints import open_facilitators, open_rpc
+    from bursar.x402.prover import ChainProver
+
+    named = {n: said for n, said in asked.facilitators.items() if n == record.facilitator}
+    facilitators = open_facilitators(named, headers=asked.headers)
+    endpoints = open_rpc({record.network: asked.addresses[record.network]})
+    prover = ChainProver(endpoints, facilitators=facilitators, finality=asked.finality)
+    try:
+        async with contextlib.aclosing(prover):
+            yield prover
+    finally:
+        for facilitator in facilitators.values():
+            await facilitator.aclose()
 
 
 def login() -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import App, Group, Parameter
 
 from bursar.cli.exits import EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, CommandError
-from bursar.cli.payments.acting import operator_named
+from bursar.cli.payments.acting import operator_named, required
 from bursar.cli.payments.options import Kept
 from bursar.cli.payments.telling import age, one
 from bursar.cli.remote.show import Column, field
@@ -142,6 +142,7 @@ def dismiss(
         Who closes it; by default whoever is logged in.
     """
     operator = operator_named(by)
+    required("--reason", reason)
     with kept.opened() as store:
         _existing(store, number)
         now_ms = SystemClock().now_ms()

@@ -24,12 +24,23 @@ API_KEY_VARIABLE: Final = "CYCLES_API_KEY"
 ADMIN_KEY_VARIABLE: Final = "BURSAR_ADMIN_KEY"
 CONFIG_VARIABLE: Final = "BURSAR_CONFIG"
 PROFILE_VARIABLE: Final = "BURSAR_PROFILE"
-PAYMENTS_RPC_VARIABLE: Final = "BURSAR_PAYMENTS_RPC"
+PAYMENTS: Final = {
+    name: f"BURSAR_{name.upper()}"
+    for name in (
+        *("payments_rpc", "payments_facilitators", "payments_finality"),
+        "payments_facilitator_headers_file",
+    )
+}
+"""What a profile may say about payments, and the variables that say the same."""
 CONFIG_BYTES_MAX: Final = 65_536
 
 _KEYS = ("api_key", "admin_key")
-_RPC = "payments_rpc"
-_FIELDS = {"base_url", _RPC, *_KEYS, *(f"{key}_{how}" for key in _KEYS for how in ("env", "file"))}
+_FIELDS = {
+    "base_url",
+    *PAYMENTS,
+    *_KEYS,
+    *(f"{key}_{how}" for key in _KEYS for how in ("env", "file")),
+}
 Warn = Callable[[str], None]
 
 
@@ -81,15 +92,16 @@ def resolve(options: Options, environment: Mapping[str, str], warn: Warn) -> Pro
     return Profile(base_url, keys["api_key"], keys["admin_key"], name, withheld, from_option)
 
 
-def payments_rpc(options: Options, environment: Mapping[str, str], warn: Warn) -> str | None:
-    """Return which RPC endpoints the environment or the file names for payments, as written.
+def payments(options: Options, environment: Mapping[str, str], warn: Warn) -> dict[str, str]:
+    """Return what the environment or the file says about payments, as written; else nothing.
 
     Raises:
         CommandError: the file or the profile cannot be used.
     """
     _, kept = _kept(options, environment, warn)
     seen = {} if options.profile else environment
-    return seen.get(PAYMENTS_RPC_VARIABLE) or kept.get(_RPC)
+    said = {name: seen.get(variable) or kept.get(name) for name, variable in PAYMENTS.items()}
+    return {name: value for name, value in said.items() if value}
 
 
 def config_path(options: Options, environment: Mapping[str, str]) -> tuple[Path, bool]:
@@ -121,7 +133,7 @@ def _kept(
             return None, {}
         known = ", ".join(sorted(profiles)) or "none"
         raise _bad(f"{path} has no profile {name!r}; it has: {known}")
-    if any(profiles[name].get(key) for key in (_RPC, *_KEYS)):  # an RPC address may hold one
+    if any(profiles[name].get(key) for key in ("payments_rpc", *_KEYS)):  # an address may hold one
         _warn_if_open(path, warn)
     return name, _values(path, name, profiles[name], environment, warn)
 
@@ -174,7 +186,7 @@ def _check(path: Path, name: str, values: object) -> None:
         ways = [way for way in (key, f"{key}_env", f"{key}_file") if way in values]
         if len(ways) > 1:
             raise _bad(f"{where}: {' and '.join(ways)} say the same thing; keep one of them")
-    if values.keys() != {_RPC} and "base_url" not in values:
+    if not values.keys() <= PAYMENTS.keys() and "base_url" not in values:
         raise _bad(f"{where}.base_url is missing: a key is for one server, name it")
 
 
@@ -182,7 +194,9 @@ def _values(
     path: Path, name: str, kept: dict[str, str], environment: Mapping[str, str], warn: Warn
 ) -> dict[str, str]:
     """Return the profile with its keys fetched from where it says they are."""
-    values = {key: kept[key] for key in ("base_url", _RPC, *_KEYS) if key in kept}
+    values = {key: kept[key] for key in ("base_url", *PAYMENTS, *_KEYS) if key in kept}
+    if written := kept.get("payments_facilitator_headers_file"):
+        values["payments_facilitator_headers_file"] = str(path.parent / Path(written).expanduser())
     for key in _KEYS:
         if variable := kept.get(f"{key}_env"):
             if not environment.get(variable):
