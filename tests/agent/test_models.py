@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from typing import Any
@@ -17,7 +18,15 @@ from agent.test_model_contract import CONVERSATION, text_of
 from bursar.agent.models import model
 from bursar.agent.models.anthropic_model import AnthropicModel
 from bursar.agent.models.openai_model import OpenAIModel
-from bursar.agent.ports import Model, ModelError, ModelFailure
+from bursar.agent.ports import (
+    Finish,
+    Model,
+    ModelError,
+    ModelFailure,
+    Stop,
+    TokenUsage,
+    ToolCall,
+)
 from bursar.testing.providers import Reply, ScriptedProvider
 
 SPECS = ["openai:gpt-4o", "anthropic:claude-haiku-4-5"]
@@ -187,3 +196,159 @@ def test_anthropic_is_told_the_conversation() -> None:
     assert body["messages"][1]["content"][1]["input"] == {"of": 2}
     assert body["messages"][2]["content"][0]["tool_use_id"] == "c1"
     assert body["tools"][0]["input_schema"]["type"] == "object"
+
+
+def said(chunks: list[dict[str, Any]]) -> str:
+    """Return chunks as a provider streams them."""
+    return "".join(f"event: {one.get('type')}\ndata: {json.dumps(one)}\n\n" for one in chunks)
+
+
+def chunk(**fields: Any) -> dict[str, Any]:
+    """Return a chunk of OpenAI's dialect."""
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **fields}
+
+
+def openai_says(delta: Any = None, finish: str | None = None) -> dict[str, Any]:
+    """Return a chunk with a piece of the answer."""
+    return chunk(choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
+
+
+def anthropic_says(usage: Any = None, *events: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return an answer of Anthropic's dialect, with events in its middle."""
+    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "m"}
+    counts = {"input_tokens": 7, "output_tokens": 1} if usage is None else usage
+    return [
+        {"type": "message_start", "message": {**message, "stop_reason": None, "usage": counts}},
+        *events,
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": counts},
+        {"type": "message_stop"},
+    ]
+
+
+async def streamed(spec: str, chunks: list[dict[str, Any]], status: int = 200) -> list[Any]:
+    """Return what an adapter makes of a provider's stream."""
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        headers = {"content-type": "text/event-stream"}
+        return httpx2.Response(status, headers=headers, text=said(chunks))
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(reply)) as http:
+        return await answer(impatient(spec, "http://127.0.0.1:9", http_client=http))
+
+
+def block(**fields: Any) -> dict[str, Any]:
+    """Return an event of Anthropic's dialect about the first block."""
+    return {"index": 0, **fields}
+
+
+BROKEN: list[tuple[str, list[dict[str, Any]]]] = [
+    ("openai:m", [chunk(choices=None)]),
+    ("openai:m", [openai_says(None)]),
+    ("openai:m", [openai_says({"content": 5})]),
+    ("openai:m", [openai_says({"tool_calls": [{"index": 0, "function": {"name": 5}}]})]),
+    ("openai:m", [openai_says({"tool_calls": [{"index": 0, "id": 5}]})]),
+    ("openai:m", [openai_says({"tool_calls": [{"index": [0], "id": "x"}]})]),
+    (
+        "anthropic:m",  # a block that never began
+        anthropic_says(
+            None,
+            block(
+                type="content_block_delta",
+                delta={"type": "input_json_delta", "partial_json": "{}"},
+            ),
+        ),
+    ),
+    ("anthropic:m", anthropic_says(None, block(type="content_block_delta", delta=None))),
+    ("anthropic:m", anthropic_says(None, block(type="content_block_start", content_block=None))),
+    (
+        "anthropic:m",
+        anthropic_says(
+            None, block(type="content_block_delta", delta={"type": "text_delta", "text": 5})
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "chunks"), BROKEN)
+def test_what_does_not_fit_the_dialect_is_a_broken_answer(
+    spec: str, chunks: list[dict[str, Any]]
+) -> None:
+    """A null, a number for a text, a block that nobody began: the provider's fault, and billed."""
+    if spec.startswith("openai"):
+        chunks = [*chunks, openai_says({}, "tool_calls")]
+    with pytest.raises(ModelError) as caught:
+        asyncio.run(streamed(spec, chunks))
+    assert (caught.value.failure, caught.value.maybe_billed) == (ModelFailure.ANSWER_BROKEN, True)
+
+
+def usages(spec: str, counts: dict[str, Any]) -> TokenUsage:
+    """Return the last usage of an answer whose provider reports these counts."""
+    if spec.startswith("openai"):
+        end = [openai_says({"content": "hi"}), openai_says({}, "stop")]
+        chunks = [*end, chunk(choices=[], usage=counts)]
+    else:
+        chunks = anthropic_says(counts)
+    found = asyncio.run(streamed(spec, chunks))
+    assert found[-1] == Stop(Finish.END)
+    return [one for one in found if isinstance(one, TokenUsage)][-1]
+
+
+@pytest.mark.parametrize("wrong", [-1, -1_000, "10", 10.5, 10**30, True, [1]])
+def test_a_count_that_is_none_is_not_known(wrong: Any) -> None:
+    """What a provider reports and nobody can have used is nobody's knowledge."""
+    asked = usages("openai:m", {"prompt_tokens": wrong, "completion_tokens": 5})
+    assert (asked.input_tokens, asked.output_tokens) == (None, 5)
+    answered = usages("openai:m", {"prompt_tokens": 10, "completion_tokens": wrong})
+    assert (answered.input_tokens, answered.output_tokens) == (10, None)
+
+
+@pytest.mark.parametrize("wrong", [-1, -1_000, 10.5, 10**30, [1]])
+def test_the_parts_of_a_count_are_looked_at_one_by_one(wrong: Any) -> None:
+    """A sum hides what is below 0."""
+    asked = usages("anthropic:m", {"input_tokens": wrong, "output_tokens": 5})
+    assert (asked.input_tokens, asked.output_tokens) == (None, 5)
+    both = {"input_tokens": wrong, "output_tokens": 5, "cache_read_input_tokens": 2_000}
+    assert usages("anthropic:m", both).input_tokens is None
+    cached = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": wrong}
+    assert usages("anthropic:m", cached) == TokenUsage(None, 5)
+
+
+def test_more_from_a_cache_than_there_was_is_not_known() -> None:
+    """Two counts that contradict each other are no price."""
+    details = {"prompt_tokens_details": {"cached_tokens": 1_000}}
+    found = usages("openai:m", {"prompt_tokens": 10, "completion_tokens": 5, **details})
+    assert found == TokenUsage(None, 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "billed"), [(408, True), (502, True), (504, True), (503, False)]
+)
+def test_somebody_in_between_gave_up(spec: str, status: int, billed: bool) -> None:
+    """A gateway that waited for the provider in vain does not know what it bills."""
+    with pytest.raises(ModelError) as caught:
+        asyncio.run(streamed(spec, [], status))
+    error = caught.value
+    assert (error.failure, error.maybe_billed) == (ModelFailure.PROVIDER_FAILED, billed)
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_half_a_tool_call_is_no_call(finish: str) -> None:
+    """An answer that was cut off in the middle of a call wants no tool."""
+    piece = {"index": 0, "id": "t", "function": {"name": "pay", "arguments": '{"usd": 1'}}
+    chunks = [openai_says({"tool_calls": [piece]}), openai_says({}, finish)]
+    found = asyncio.run(streamed("openai:m", chunks))
+    assert [type(one) for one in found] == [Stop]
+    whole = [openai_says({"tool_calls": [piece]}), openai_says({}, "tool_calls")]
+    assert isinstance(asyncio.run(streamed("openai:m", whole))[0], ToolCall)
+
+
+def test_retries_of_our_own_client_are_turned_off(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is made from the environment asks once, too."""
+    with ScriptedProvider([Reply("busy", status=500), Reply("fine")]) as provider:
+        for name, value in provider.environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ModelError):
+            asyncio.run(answer(model(spec)))
+        assert len(provider.requests) == 1

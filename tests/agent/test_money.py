@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.model_kinds import ask
+from agent.models import Steps
 from bursar.agent import QueryEngine, load_session
 from bursar.agent.calls import FileCalls
 from bursar.agent.guarded import MODEL_KIND, GuardedModel, GuardedTools
@@ -19,12 +20,14 @@ from bursar.agent.ports import (
     BudgetDenied,
     Charge,
     ModelError,
+    ModelFailure,
     Stop,
     TextDelta,
     TokenUsage,
     ToolCall,
 )
 from bursar.agent.pricing import FixedPrice, ListPriced, prompt_tokens_most, usage_most
+from bursar.agent.session_format import decode_session, encode_session
 from bursar.agent.tools import Permissions, Toolbox, tool
 from bursar.client.models import Caps
 from bursar.integrations.genai_prices import UnknownModel
@@ -97,6 +100,69 @@ def test_a_usage_that_is_not_reported_costs_what_was_reserved() -> None:
         (charge,) = purse.charges
         assert (charge.amount, charge.bound) == (most, True)
         assert ledger.spent() == most
+
+    run(case)
+
+
+@pytest.mark.parametrize("usage", [(-5, 5), (5, "5"), (10.5, 5), (10**30, 5), (10, 5, 1_000)])
+def test_a_usage_that_nobody_can_have_costs_what_was_reserved(usage: Any) -> None:
+    """It is not known, whatever was reported; what is saved of it can be loaded again."""
+    model_events = (TextDelta("one"), TokenUsage(*usage), Stop())
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model = GuardedModel(purse, Steps(lambda _: None, model_events), PRICE)
+        engine = QueryEngine(None, model, max_tokens=100)
+        result = await engine.submit("What is a ledger?")
+        most = PRICE.cost(usage_most(ask(max_tokens=100)))
+        assert [(one.amount, one.bound) for one in result.charges] == [(most, True)]
+        assert (ledger.spent(), held(ledger)) == (most, 0)
+        decode_session(encode_session(engine.state, 1), "here")
+
+    run(case)
+
+
+class Refusing:
+    """A price list that has no price for small answers."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def cost(self, usage: TokenUsage) -> Any:
+        if (usage.output_tokens or 0) >= 100:
+            return 500
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.mark.parametrize("found", [ValueError("no"), ZeroDivisionError(), -1, 2**63, 1.5, None])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_price_that_fails_does_not_lose_the_hold(found: Any, breaks: bool) -> None:
+    """An answer was given: what was reserved for it is committed."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        events = (TokenUsage(5, 5), *([] if breaks else [Stop()]))
+        model = GuardedModel(purse, Steps(lambda _: None, events), Refusing(found))
+        await answer(model, max_tokens=100)
+        assert [(one.amount, one.bound) for one in purse.charges] == [(500, True)]
+        assert (ledger.spent(), held(ledger)) == (500, 0)
+
+    run(case)
+
+
+def test_a_broken_answer_whose_input_is_known_costs_its_longest_end() -> None:
+    """The input that was reported counts as it is, and the output as its limit."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        def at(number: int) -> None:
+            if number == 2:
+                raise ModelError("cut", ModelFailure.ANSWER_BROKEN, maybe_billed=True)
+
+        model = GuardedModel(purse, Steps(at, (TokenUsage(7), TextDelta("one "), Stop())), PRICE)
+        with pytest.raises(ModelError):
+            await answer(model, max_tokens=50)
+        assert (ledger.spent(), held(ledger)) == (7 + 2 * 50, 0)
+        assert [one.bound for one in purse.charges] == [True]
 
     run(case)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import operator
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -36,7 +38,9 @@ from bursar.agent.tools import Toolbox, denied
 from bursar.client.guard import AsyncStreamHandle
 from bursar.client.models import Caps
 from bursar.ids import prefixed_id
-from bursar.money import Unpriced
+from bursar.money import Unpriced, checked
+
+log = logging.getLogger("bursar.agent")
 
 MODEL_KIND, TOOL_KIND = "llm.completion", "tool.call"
 TOKENS_USED_UP = "MAX_TOKENS"
@@ -107,7 +111,7 @@ class GuardedModel:
                     if not isinstance(event, Stop):
                         yield event
             if said and isinstance(said[-1], Stop):
-                cost = self._price.cost(usage)
+                cost = self._cost(usage)
                 recorded = self._purse.record(
                     handle, action, cost, written(said), **_metrics(usage)
                 )
@@ -124,7 +128,7 @@ class GuardedModel:
             await self._purse.broke_off(handle, action, why, most)
 
     def _action(self, request: ModelRequest) -> Action:
-        estimate = self._price.cost(usage_most(request))
+        estimate = self._cost(usage_most(request))
         if isinstance(estimate, Unpriced):
             raise BudgetDenied(f"{self.name}: {estimate.why}", "UNPRICED", action=self.name)
         key = request.key or f"call/{prefixed_id('')}/0"
@@ -139,8 +143,17 @@ class GuardedModel:
         most, output = usage_most(request), usage.output_tokens
         if usage.input_tokens is not None:
             most = replace(usage, output_tokens=request.max_tokens if output is None else output)
-        cost = self._price.cost(most)
+        cost = self._cost(most)
         return action.estimate if isinstance(cost, Unpriced) else cost
+
+    def _cost(self, usage: TokenUsage) -> int | Unpriced:
+        """Return the price of a usage; a price list that fails does not know it."""
+        try:
+            cost = self._price.cost(usage)
+            return cost if isinstance(cost, Unpriced) else checked(operator.index(cost))
+        except Exception as error:  # noqa: BLE001 - an answer was given; its hold must not be lost
+            log.warning("%s: no price for %s: %r", self.name, usage, error)
+            return Unpriced(f"no price for {usage}: {type(error).__name__}: {error}")
 
     def _capped(self, request: ModelRequest, action: Action, caps: Caps | None) -> ModelRequest:
         if caps is None:

@@ -27,6 +27,8 @@ from bursar.vocabulary import Unit
 
 MAX_TOKENS = 1_024
 """How long an answer may be if nobody says; it bounds what a call is reserved for."""
+TOKENS_MAX = 10**12
+"""No call, and no session, has more."""
 
 
 class Role(StrEnum):
@@ -86,18 +88,38 @@ class ToolCall:
     key: str | None = None
 
 
+def count(value: object) -> int | None:
+    """Return a number of tokens, or None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= TOKENS_MAX else None
+
+
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
     """The tokens of one call, or of a sum of calls; None is not known.
 
     `input_tokens` counts every token of the prompt. How many of them were read from or
-    written to a cache is said again, because their price differs.
+    written to a cache is said again, because their price differs. A count that no call can
+    have, such as one below 0, is not known: whoever reported it may bill for anything.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        """Keep what can be counted with."""
+        cached = [count(self.cache_read_tokens), count(self.cache_write_tokens)]
+        asked, known = count(self.input_tokens), [one or 0 for one in cached]
+        if None in cached or (asked is not None and sum(known) > asked):
+            asked, known = None, [0, 0]
+        for name, value in (
+            *(("input_tokens", asked), ("output_tokens", count(self.output_tokens))),
+            *(("cache_read_tokens", known[0]), ("cache_write_tokens", known[1])),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def known(self) -> bool:

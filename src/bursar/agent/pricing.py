@@ -1,8 +1,8 @@
 """What a call may cost and what it did cost, by the list prices of `genai-prices`.
 
 The rule that lives here: a price that is not known is refused before anything is asked, and a
-usage that is not known costs the most that the call could have cost. Nothing is ever zero
-because nobody knows it.
+usage that is not known, or that a price list refuses, costs the most that the call could have
+cost. Nothing is ever zero because nobody knows it.
 """
 
 from __future__ import annotations

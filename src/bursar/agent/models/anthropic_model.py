@@ -12,7 +12,7 @@ from typing import Any
 
 import anthropic
 
-from bursar.agent.models.exchange import Clients, Exchange
+from bursar.agent.models.exchange import Clients, Exchange, text
 from bursar.agent.ports import (
     UNKNOWN_USAGE,
     Finish,
@@ -24,6 +24,7 @@ from bursar.agent.ports import (
     TextDelta,
     TokenUsage,
     ToolCall,
+    count,
 )
 
 FINISHES = {
@@ -80,11 +81,15 @@ class AnthropicModel:
             try:
                 answer = _Answer()
                 while (found := await exchange.next(stream)) is not None:
-                    for event in answer.take(found):
+                    with exchange.reading():
+                        events = answer.take(found)
+                    for event in events:
                         yield event
             finally:
                 await stream.close()
-        for event in answer.end(exchange):
+        with exchange.reading():
+            events = answer.end(exchange)
+        for event in events:
             yield event
 
     async def aclose(self) -> None:
@@ -129,9 +134,10 @@ class _Answer:
             case "message_start" if event.message.usage is not None:
                 return self._counted(event.message.usage, ended=False)
             case "content_block_start" if event.content_block.type == "tool_use":
-                self._calls[event.index] = [event.content_block.id, event.content_block.name, ""]
+                block = event.content_block
+                self._calls[event.index] = [text(block.id), text(block.name), ""]
             case "content_block_delta" if event.delta.type == "text_delta":
-                return [TextDelta(event.delta.text)]
+                return [TextDelta(text(event.delta.text))]
             case "content_block_delta" if event.delta.type == "input_json_delta":
                 self._calls[event.index][2] += event.delta.partial_json
             case "message_delta":
@@ -166,7 +172,9 @@ class _Answer:
             getattr(usage, "cache_creation_input_tokens", None), before.cache_write_tokens
         )
         fresh = getattr(usage, "input_tokens", None)
-        asked = before.input_tokens if fresh is None else fresh + read + written
+        parts = [count(one) for one in (fresh, read, written)]
+        asked = None if None in parts else sum(one or 0 for one in parts)
+        asked = before.input_tokens if fresh is None else asked
         self._usage = TokenUsage(asked, usage.output_tokens if ended else None, read, written)
         return [self._usage]
 

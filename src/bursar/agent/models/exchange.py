@@ -14,7 +14,7 @@ call, with a reservation of its own. Every failure becomes a `ModelError` by thi
 | status 408, 502, 504 | `provider_failed` | perhaps: somebody in between gave up |
 | another status 5xx | `provider_failed` | no |
 | another status | `provider_refused` | no |
-| an error inside the stream, or what cannot be read | `answer_broken` | perhaps |
+| an error inside the stream, or what does not fit the dialect | `answer_broken` | perhaps |
 """
 
 from __future__ import annotations
@@ -115,11 +115,22 @@ class Exchange:
     async def next(self, stream: AsyncIterator[Any]) -> Any:
         """Return a stream's next event, or None; only the provider is on this clock."""
         try:
-            event = await self.within(anext(stream))
+            with self.reading():
+                event = await self.within(anext(stream))
         except StopAsyncIteration:
             return None
         self.began = True
         return event
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn what does not fit the dialect, such as a null for a list, into a `ModelError`."""
+        try:
+            yield
+        except (TypeError, AttributeError, LookupError) as wrong:
+            raise self.broken(
+                f"{self.sdk.__name__}: the answer cannot be read: {wrong!r}"
+            ) from wrong
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -147,6 +158,17 @@ class Exchange:
         if isinstance(error, sdk.APIConnectionError) and not self.began:
             return ModelError(text, ModelFailure.PROVIDER_UNREACHABLE, maybe_billed=sent)
         return ModelError(text, ModelFailure.ANSWER_BROKEN, maybe_billed=True)
+
+
+def text(value: object) -> str:
+    """Return a text of an answer.
+
+    Raises:
+        TypeError: it is none; see `Exchange.reading`.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} in the place of a text")
+    return value
 
 
 def _of_status(text: str, error: Any) -> ModelError:

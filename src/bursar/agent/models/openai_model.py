@@ -11,7 +11,7 @@ from typing import Any
 
 import openai
 
-from bursar.agent.models.exchange import Clients, Exchange
+from bursar.agent.models.exchange import Clients, Exchange, text
 from bursar.agent.ports import (
     Finish,
     Message,
@@ -73,11 +73,15 @@ class OpenAIModel:
             try:
                 answer = _Answer()
                 while (chunk := await exchange.next(stream)) is not None:
-                    for event in answer.take(chunk):
+                    with exchange.reading():
+                        events = answer.take(chunk)
+                    for event in events:
                         yield event
             finally:
                 await stream.close()
-        for event in answer.end(exchange):
+        with exchange.reading():
+            events = answer.end(exchange)
+        for event in events:
             yield event
 
     async def aclose(self) -> None:
@@ -126,10 +130,10 @@ class _Answer:
             events.append(_usage(chunk.usage))
         for choice in chunk.choices[:1]:
             if choice.delta.content:
-                events.append(TextDelta(choice.delta.content))
+                events.append(TextDelta(text(choice.delta.content)))
             for piece in choice.delta.tool_calls or ():
                 call = self._calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
-                call["id"] = piece.id or call["id"]
+                call["id"] = text(piece.id or call["id"])
                 if piece.function is not None:
                     call["name"] += piece.function.name or ""
                     call["arguments"] += piece.function.arguments or ""
@@ -155,7 +159,7 @@ class _Answer:
 
 
 def _usage(usage: Any) -> TokenUsage:
-    details = usage.prompt_tokens_details
+    details = getattr(usage, "prompt_tokens_details", None)
     return TokenUsage(
         usage.prompt_tokens,
         usage.completion_tokens,
