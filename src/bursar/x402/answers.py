@@ -10,6 +10,7 @@ and the same payment is to be presented again. Nothing of it may be cached.
     on record for something else           409
     the outcome is not known yet           503  `settlement_pending`
     it cannot be checked now               503  nothing was sent
+    a path that may be read as a sold one  404  `ambiguous_request`: nothing was charged
     paid, and the work goes on             503  `work_in_progress`
     paid, delivered, the answer is gone    409  `already_delivered`
     paid and refunded                      409  `refunded`
@@ -70,6 +71,11 @@ def challenged(offers: Sequence[Offer], error: str, message: str = "") -> Reply:
 def malformed(message: str, status: int = 400) -> Reply:
     """Return the answer to what cannot be read."""
     return Reply(status, {"error": "invalid_payload", "message": message})
+
+
+def unsold(message: str) -> Reply:
+    """Return the answer to a request that is neither surely sold nor surely free."""
+    return Reply(404, {"error": "ambiguous_request", "message": message})
 
 
 def conflicting(message: str) -> Reply:

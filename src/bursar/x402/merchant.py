@@ -24,9 +24,10 @@ from bursar.x402.facilitators import Facilitator
 from bursar.x402.ingress import BODY_BYTES_MAX, BodyRefused, ClientGone, taken
 from bursar.x402.offers import Offer
 from bursar.x402.presented import MalformedPayment, Presented, RefusedPayment, parse
-from bursar.x402.pricing import Price, Routes, addressed, bought
+from bursar.x402.pricing import Price, addressed, bought
 from bursar.x402.prover import ChainProver
 from bursar.x402.results import MemoryResults, Results, StoredAnswer
+from bursar.x402.routes import AmbiguousRequest, Routes, Sold
 from bursar.x402.serving import Application, Performance
 from bursar.x402.till import MERCHANT, Till, Unavailable, fingerprint
 
@@ -64,7 +65,8 @@ class X402:
 
     Args:
         app: the application behind it.
-        routes: what costs what: `"GET /report"` to a `Price`, an `Offer` or several.
+        routes: what costs what: `"GET /report"` to a `Price`, an `Offer` or several, or to
+            `"free"`. Paths are as the application sees them, without its root path, or whole.
         book: where payments are written.
         facilitator: who submits them.
         prover: who asks the chain.
@@ -81,7 +83,7 @@ class X402:
         self,
         app: Application,
         *,
-        routes: Mapping[str, Price | Offer | Sequence[Offer]],
+        routes: Mapping[str, Sold],
         book: Book,
         facilitator: Facilitator,
         prover: ChainProver,
@@ -99,20 +101,26 @@ class X402:
         self._drain_s, self._body_bytes_max = drain_s, body_bytes_max
         self._tasks: set[asyncio.Task[Any]] = set()
         self._flights: dict[str, asyncio.Task[PaymentRecord]] = {}
+        self._root, self._compared = str(getattr(app, "root_path", "") or ""), False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer what is not paid for; give on everything else."""
+        self._compare()
         if scope["type"] == "lifespan":
             await self._app(scope, self._draining(receive), send)
             return
         scope = {name: value for name, value in scope.items() if name != SCOPE_KEY}
         if scope["type"] != "http":
-            if self._routes.holds(scope["path"]):  # no payment comes over a WebSocket
+            if self._routes.holds(scope, self._root):  # no payment comes over a WebSocket
                 await send({"type": "websocket.close", "code": 1008})
             else:
                 await self._app(scope, receive, send)
             return
-        price = self._routes.find(scope["method"], scope["path"])
+        try:
+            price = self._routes.find(scope, self._root)
+        except AmbiguousRequest as wrong:
+            await answers.unsold(str(wrong)).send(send)
+            return
         try:
             body, given = await taken(
                 receive, whole=price is not None, bytes_max=self._body_bytes_max
@@ -136,6 +144,14 @@ class X402:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    def _compare(self) -> None:
+        """Say once which of the routes the application does not have, where that can be seen."""
+        if self._compared:
+            return
+        self._compared = True
+        for name in self._routes.unserved(self._app):
+            _log.warning("%s is sold, and no route of the application answers it", name)
+
     def _draining(self, receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
         async def received() -> Any:
             message = await receive()
@@ -148,8 +164,8 @@ class X402:
     async def _sell(self, price: Price, scope: Any, body: bytes, send: Send) -> None:
         """Collect the payment of a request, and answer or deliver."""
         headers = _Headers(scope["headers"])
-        offers = addressed(price, scope, headers.get("host") or "localhost")
-        buys = bought(scope, body)
+        host = headers.get("host") or "localhost"
+        offers, buys = addressed(price, scope, host), bought(scope, host, body)
         try:
             if (presented := parse(headers)) is None:
                 await answers.challenged(offers, "payment required").send(send)

@@ -1,23 +1,21 @@
 """What costs what, and how sure a merchant wants to be before it delivers.
 
-The rule that lives here: a route is paid for whatever the request is spelled like: a HEAD costs
-what its GET costs, and a route without a method costs on every method. Small sums may be
-believed from a block that is not final; nothing else is, and the default believes none.
+The rule that lives here: small sums may be believed from a block that is not final; nothing
+else is, and the default believes none. What a payment buys is one request to the letter, of
+one host.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from bursar.payments.outcome import Money
 from bursar.payments.records import PaymentRecord
 from bursar.x402.offers import Offer
-
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,54 +59,12 @@ def price(*offers: Offer, **more: Any) -> Price:
     return Price(offers, **more)
 
 
-class Routes:
-    """Finds the price of a request.
-
-    Args:
-        routes: by `"/path"` for every method, or `"GET /path"` for one; `{name}` stands for one
-            segment and `*` for anything.
-    """
-
-    def __init__(self, routes: Mapping[str, Price | Offer | Sequence[Offer]]) -> None:
-        self._rows = [(*_pattern(name), _priced(said)) for name, said in routes.items()]
-
-    def find(self, method: str, path: str) -> Price | None:
-        """Return what a request costs; None if nothing. The first route that fits counts."""
-        wanted = "GET" if method == "HEAD" else method
-        for named, pattern, found in self._rows:
-            if pattern.fullmatch(path) and named in (None, wanted, method):
-                return found
-        return None
-
-    def holds(self, path: str) -> bool:
-        """Say whether any method of a path costs something."""
-        return any(pattern.fullmatch(path) for _, pattern, _ in self._rows)
-
-
-def _pattern(name: str) -> tuple[str | None, re.Pattern[str]]:
-    method, _, path = name.rpartition(" ")
-    if method and method not in METHODS:
-        raise ValueError(f"route {name!r}: {method!r} is no method; write it as GET /path")
-    if not path.startswith("/"):
-        raise ValueError(f"route {name!r}: a path begins with /")
-    parts = re.split(r"(\{[^{}/]+\}|\*)", path)
-    spelled = "".join(
-        ".*" if part == "*" else "[^/]+" if part.startswith("{") else re.escape(part)
-        for part in parts
-    )
-    return method or None, re.compile(spelled, re.DOTALL)
-
-
-def _priced(said: Price | Offer | Sequence[Offer]) -> Price:
-    if isinstance(said, Price):
-        return said
-    return Price((said,) if isinstance(said, Offer) else tuple(said))
-
-
-def bought(scope: Mapping[str, Any], body: bytes) -> str:
+def bought(scope: Mapping[str, Any], host: str, body: bytes) -> str:
     """Return what a request buys: the same payment for anything else is refused."""
     query = scope.get("query_string", b"").decode("latin-1")
-    name = f"{scope['method']} {scope['path']}" + (f"?{query}" if query else "")
+    # Without the port, which a restart may change while the payment is the same.
+    path = re.sub(r":\d*$", "", host.lower()) + scope["path"] + (f"?{query}" if query else "")
+    name = f"{scope['method']} {path}"
     return name if not body else f"{name} sha256:{hashlib.sha256(body).hexdigest()}"
 
 
