@@ -14,6 +14,7 @@ from bursar import CyclesClient
 from bursar.payments.outcome import BudgetState, Money
 from bursar.payments.records import Topic
 from bursar.payments.store import open_payments
+from bursar.payments.worker import PaymentWorker
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import ScriptedFacilitator
 from bursar.x402.authorization import TokenDomain
@@ -243,6 +244,28 @@ def test_a_step_that_fails_is_tried_again(
         one.keep(lambda: ended(one))
     assert one.balance() == (0, 1)
     assert "the settling of open payments failed (ValueError); it is tried again" in caplog.text
+    assert "0xsignature" not in caplog.text
+
+
+def test_a_worker_that_fails_as_a_whole_begins_again(
+    one: Kept, shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The payer goes on, and what is open is proved all the same."""
+    unknown(one, shop, Lapse.LOSE)
+    one.payer.dollar.chain.finalize()
+    monkeypatch.setattr("bursar.x402.keeping.AGAIN_S", 0.05)
+    run, failures = PaymentWorker.run, [RuntimeError("0xsignature")]
+
+    async def failing(worker: PaymentWorker) -> None:
+        if failures:
+            raise failures.pop()
+        await run(worker)
+
+    monkeypatch.setattr(PaymentWorker, "run", failing)
+    with caplog.at_level(logging.ERROR, "bursar.payments"):
+        one.keep(lambda: ended(one))
+    assert one.balance() == (0, 1)
+    assert "the payment worker failed, and begins again: RuntimeError" in caplog.text
     assert "0xsignature" not in caplog.text
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -342,6 +343,63 @@ def test_a_store_that_fails_is_tried_again(clock: FakeClock) -> None:
         lambda: worker(store, Scripted(Trigger.SETTLED), clock),
         lambda: now(store).money is Money.SETTLED,
     )
+
+
+def test_a_worker_that_fails_as_a_whole_begins_again(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a pause each time, counted and said without its text; a stop ends the pause."""
+
+    class Broken(MemoryPayments):
+        claims: ClassVar[list[float]] = []
+
+        def claim(self, *arguments: Any) -> Any:
+            self.claims.append(time.monotonic())
+            if len(self.claims) <= 3:
+                raise ValueError("signature 0xdeadbeef")
+            return super().claim(*arguments)
+
+    store = Broken()
+    put(store, "1", *SENT)
+
+    async def go() -> int:
+        made = worker(store, Scripted(Trigger.SETTLED), clock)
+        task = asyncio.create_task(made.run_forever(0.2))
+        await until(lambda: now(store).money is Money.SETTLED)
+        made.stop()
+        await task
+        failed: int = made.metrics.restarts
+        return failed
+
+    with caplog.at_level(logging.ERROR, "bursar.payments"):
+        assert asyncio.run(go()) == 3
+    times = store.claims[:4]
+    assert all(after - before >= 0.19 for before, after in pairwise(times))
+    assert caplog.messages.count("the payment worker failed, and begins again: ValueError") == 3
+    assert "deadbeef" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+def test_a_pause_after_a_failure_delays_no_end(clock: FakeClock, how: str) -> None:
+    class Broken(MemoryPayments):
+        def claim(self, *arguments: Any) -> Any:
+            raise ValueError("odd")
+
+    async def go() -> float:
+        made = worker(Broken(), Scripted(Trigger.SETTLED), clock)
+        task = asyncio.create_task(made.run_forever(3_600.0))
+        await until(lambda: made.metrics.restarts == 1)
+        began = time.monotonic()
+        if how == "stop":
+            made.stop()
+            await task
+        else:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        return time.monotonic() - began
+
+    assert asyncio.run(go()) < 20
 
 
 def test_a_storm_of_failures_starves_nobody(tmp_path: Path, clock: FakeClock) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from bursar.clock import Clock
 from bursar.payments.alerts import tell
@@ -27,6 +28,7 @@ from bursar.payments.ports import (
 from bursar.payments.records import Change, Evidence, Finding, PaymentRecord
 from bursar.payments.schedule import Pace, Rng
 
+AGAIN_S: Final = 5.0
 _log = logging.getLogger("bursar.payments")
 
 
@@ -70,7 +72,11 @@ class WorkerSettings:
 
 @dataclass(slots=True)
 class WorkerMetrics:
-    """What a worker did since it began; `heartbeat_ms` is the time of its last round."""
+    """What a worker did since it began.
+
+    `heartbeat_ms` is the time of its last round; `restarts` counts failures of the whole, after
+    which `run_forever` began again.
+    """
 
     heartbeat_ms: int = 0
     claimed: int = 0
@@ -81,6 +87,7 @@ class WorkerMetrics:
     unreachable: int = 0
     store_failures: int = 0
     looks: int = 0
+    restarts: int = 0
 
 
 @dataclass(slots=True)
@@ -188,6 +195,20 @@ class PaymentWorker:
                 await self._finish()
         finally:
             await self._abandon()
+
+    async def run_forever(self, again_s: float = AGAIN_S) -> None:
+        """Run until stopped, and begin again a while after a failure of the whole.
+
+        Args:
+            again_s: how long to wait after such a failure.
+        """
+        while not self._stopping.is_set():
+            try:
+                await self.run()
+            except Exception as error:  # noqa: BLE001  # the type alone: its text may quote secrets
+                self.metrics.restarts += 1
+                _log.error("the payment worker failed, and begins again: %s", type(error).__name__)
+                await self._pause(again_s)
 
     async def sweep(self) -> None:
         """Look once at everything that is due now, page by page, and return."""

@@ -76,7 +76,7 @@ class Keeper:
         """Look after everything that is open until stopped; then settle what is proved."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._again(self._worker.run, "the worker"))
+                tasks.create_task(self._worker.run_forever(AGAIN_S))
                 tasks.create_task(self._again(self._settle, "the settling"))
                 tasks.create_task(self._again(self._renew, "the extending"))
             try:

@@ -66,7 +66,8 @@ async def run_x402_reconciliation_loop(
     """Look at payments as they fall due, until cancelled.
 
     Run it as one task, and await that task after you cancel it: it gives its leases back
-    first, within a moment, and then raises `CancelledError`.
+    first, within a moment, and then raises `CancelledError`. A worker that fails as a whole is
+    begun again after a few seconds, and the log says so.
 
     Args:
         storage: where payments are kept.
@@ -86,7 +87,7 @@ async def run_x402_reconciliation_loop(
     given = settings or WorkerSettings(poll_s=interval_seconds, start_s=min(1.0, interval_seconds))
     worker = _worker(storage, prover, clock, rng, pace, given)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.run(), name="bursar-x402-reconciliation")
+        tasks.create_task(worker.run_forever(), name="bursar-x402-reconciliation")
         if funder is not None:
             tasks.create_task(_fund(funder, interval_seconds), name="bursar-x402-funding")
         if alerts is not None:

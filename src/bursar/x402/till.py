@@ -73,8 +73,15 @@ class Till:
         """
         record = await asyncio.to_thread(self._known, presented, offers)
         if record is None:
-            record = await self._recorded(presented, price, offers, buys)
-        elif (record.resource, _seal_of(record)) != (buys, fingerprint(presented)):
+            try:
+                record = await self._recorded(presented, price, offers, buys)
+            except RefusedPayment:
+                # Another process may have put it on record and settled it since we looked: then
+                # its nonce is used by the very payment, and a 402 would ask for a second one.
+                record = await asyncio.to_thread(self._known, presented, offers)
+                if record is None:
+                    raise
+        if (record.resource, _seal_of(record)) != (buys, fingerprint(presented)):
             raise PaymentConflict(record)
         if record.money is Money.RECORDED:
             record = await self._settled(record, presented)
