@@ -21,10 +21,7 @@ STORED = {
 }
 LIVE = {"guards", "memory_bytes", "beats", "without_beat", "late", "latest_ms"}
 SDK = {"guard", "import", "import_and_client", "live", "journal"}
-AGENT = {
-    *("turn_us", "watched_turn_us", "model_turn_us"),
-    *("async_cancel_ms", "sync_cancel_ms", "loops"),
-}
+AGENT = {"turn", "watched_turn", "model_turn", "async_cancel", "sync_cancel", "loops"}
 
 PAYMENTS = {
     *("open", "closed", "fill_s", "claim", "start_up", "scrape", "missed"),
@@ -111,10 +108,16 @@ def check_sdk(sdk: dict[str, Any]) -> None:
 def check_agent(agent: dict[str, Any]) -> None:
     """Every figure of the turn loop is there, and each loop completed."""
     assert agent.keys() == AGENT
-    assert min(agent[name] for name in AGENT if name.endswith("_us")) > 0
-    for name in ("async_cancel_ms", "sync_cancel_ms"):
-        assert 0 < agent[name]["p50"] <= agent[name]["p99"]
+    for name in ("turn", "watched_turn", "model_turn"):
+        assert agent[name].keys() == {"min_us", "median_us", "floor_us", "ratio"}
+        assert 0 < agent[name]["min_us"] <= agent[name]["median_us"]
+        assert min(agent[name].values()) > 0
+    for name in ("async_cancel", "sync_cancel"):
+        assert 0 < agent[name]["p50_ms"] <= agent[name]["p99_ms"]
+        assert 0 < agent[name]["floor_p50_ms"] <= agent[name]["floor_p99_ms"]
+        assert agent[name]["ratio"] > 0
     loops = agent["loops"]
+    assert min(loops["turns_per_s"], loops["floor_s"], loops["ratio"]) > 0
     assert (loops["loops"], loops["failed"], loops["turns"]) == (1_000, 0, 5_000)
 
 
@@ -159,6 +162,24 @@ def test_bench_prints_a_table(tmp_path: Path) -> None:
     assert len(verdicts) == 3
     assert "1,000 live guards: " in process.stdout
     assert set(verdicts) <= {"reached", "MISSED"}
+
+
+def test_a_part_alone(tmp_path: Path) -> None:
+    """Whoever works on one part measures that one, with its aims."""
+    process = run("--quick", "--only", "agent", "--json", "--folder", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    document = json.loads(process.stdout)
+    assert document.keys() == {"machine", "plan", "agent", "aims", "errors"}
+    check_agent(document["agent"])
+    assert len(document["aims"]) == 5
+    shown = run("--quick", "--only", "agent", "--folder", str(tmp_path)).stdout.splitlines()
+    verdicts = [line.split()[-1] for line in shown if " <= " in line]
+    assert len(verdicts) == 5
+    assert set(verdicts) <= {"reached", "MISSED"}
+    assert any(line.startswith("under a deadline") for line in shown)
+    refused = run("--only", "everything")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "choose from" in refused.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "5.1", "soon"])
