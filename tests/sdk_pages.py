@@ -141,7 +141,7 @@ GROUPS: Groups = {
                 *("load_session", "list_sessions", "delete_session", "StoredSession"),
                 *("TurnInProgressError", "ScopeFired", "SessionIdError", "SessionNotFoundError"),
                 *("SessionFormatError", "SessionConflictError", "SessionSaveError"),
-                *("SessionDeleteError",),
+                *("SessionDeleteError", "SubAgent", "SubAgentStopped"),
             )
         ],
     ),

@@ -46,6 +46,13 @@ SAID = {
         r"without a payment: 402\npaid, answer lost: 200\nthe same again: 200\n"
         r"the shop has 1000000 settled 1"
     ),
+    "12_sub_agents.py": (
+        r"research: Ledgers are books of debts\. The oldest is of clay\.\n"
+        r"slow: SubAgentStopped: slow ended as timeout: its time was over .*\n"
+        r"completed: Clay came first\.\n"
+        r"charged \d+ microcents in [67] actions, at most: [01]\n"
+        r"the ledger says the same: True"
+    ),
 }
 
 

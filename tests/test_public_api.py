@@ -184,6 +184,8 @@ PUBLIC: dict[str, list[str]] = {
         "SessionSaveError",
         "StopReason",
         "StoredSession",
+        "SubAgent",
+        "SubAgentStopped",
         "TranscriptStore",
         "TurnInProgressError",
         "TurnResult",

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from bursar.agent.calls import FileCalls
+from bursar.agent.ports import TokenUsage
+from bursar.agent.pricing import ListPriced
 from bursar.cli.agent import run as run_help
 from bursar.testing.providers import Reply, ScriptedProvider, ToolUse
 
@@ -85,6 +87,43 @@ def test_tools_are_used_within_permissions(model: str, toolbox: str) -> None:
     assert [name for name, _ in turn["denials"]] == ["shell"]
     assert "found ledgers" in said
     assert "not allowed" in said
+
+
+AGENT = '''
+from bursar.agent import SubAgent
+from bursar.agent.models import model
+
+helper = SubAgent("helper", model({model!r}), about="Helps.")
+
+
+def orchestrate(prompt: str) -> str:
+    """Ask the helper twice."""
+    engine = helper.engine()
+    return " ".join(engine.submit_message(text).output for text in (prompt, "More."))
+'''
+
+
+@pytest.mark.parametrize("name", ["helper", "orchestrate"])
+def test_a_module_offers_an_agent(model: str, name: str, tmp_path: Path) -> None:
+    """It is paid for as the agent above is, and what it used is the turn's."""
+    file = tmp_path / "my_agents.py"
+    file.write_text(AGENT.format(model=model), encoding="utf-8")
+    ask = Reply(tools=[ToolUse(name, {"prompt": "Help."})], input_tokens=100)
+    helps = [Reply("Yes.", input_tokens=1_000)] * (1 if name == "helper" else 2)
+    with ScriptedProvider([ask, *helps, Reply("Done.", input_tokens=100)]) as provider:
+        code, out, err = run(
+            provider, "Go.", "--model", model, "--budget", "1USD", "--json", "--tools", str(file)
+        )
+        said = json.dumps(provider.requests[-1])
+    document = json.loads(out)
+    assert code == 0, err
+    assert ("Yes. Yes." if name == "orchestrate" else "Yes.") in said
+    (turn,) = document["turns"]
+    assert turn["input_tokens"] == 200 + 1_000 * len(helps)
+    listed = ListPriced(model.partition(":")[2])
+    counts = [(100, 10), *[(1_000, 1)] * len(helps), (100, 1)]
+    assert turn["spent_microcents"] == sum(listed.cost(TokenUsage(*one)) for one in counts)
+    assert "Warning" not in err
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from bursar.agent.sessions import delete_session as delete_session
     from bursar.agent.sessions import list_sessions as list_sessions
     from bursar.agent.sessions import load_session as load_session
+    from bursar.agent.sub_agents import SubAgent as SubAgent
+    from bursar.agent.sub_agents import SubAgentStopped as SubAgentStopped
     from bursar.agent.tools import Permissions as Permissions
     from bursar.agent.tools import Toolbox as Toolbox
     from bursar.agent.tools import tool as tool
@@ -80,6 +82,7 @@ else:
                 "list_sessions",
                 "load_session",
             ),
+            "bursar.agent.sub_agents": ("SubAgent", "SubAgentStopped"),
             "bursar.agent.tools": (
                 "Permissions",
                 "Toolbox",

@@ -2,13 +2,13 @@
 
 The rule that lives here: dimensions are checked in the order of `Dimension`, the first one
 that does not fit is named, and equal to a limit still fits. What nobody knows does not fit
-any limit.
+any limit. What is left of limits is a vector too, and never below 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 from bursar.agent.results import Dimension, Overrun, StopReason
 from bursar.money import Unpriced
@@ -24,6 +24,9 @@ class Limits:
     tokens: int | None = None
     money_microcents: int | None = None
     wall_ms: int | None = None
+
+
+_NAMES = tuple(one.name for one in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,60 @@ def tokens_left(limits: Limits, used: Used) -> int | None:
     return max(0, min(left)) if left else None
 
 
+def money_left(limits: Limits, used: Used) -> int | None:
+    """Return what a call may still cost, or None if nothing bounds it."""
+    return rest(limits, used).money_microcents
+
+
+def rest(limits: Limits, used: Used) -> Limits:
+    """Return what can be shared of limits: tokens and money, whose unknown rest is nothing.
+
+    Turns are each session's own, and time passes for all at once.
+    """
+    money, known = limits.money_microcents, used.money_microcents
+    return Limits(
+        None,
+        _less(limits.input_tokens, used.input_tokens),
+        _less(limits.output_tokens, used.output_tokens),
+        _less(limits.tokens, used.input_tokens + used.output_tokens),
+        _less(money, money if isinstance(known, Unpriced) else known),
+    )
+
+
+def less(limits: Limits, held: Limits) -> Limits:
+    """Return what is left of limits when somebody holds a part."""
+    return _each(limits, held, _less)
+
+
+def least(one: Limits, other: Limits) -> Limits:
+    """Return the smaller of two limits in each dimension."""
+    return _each(one, other, lambda a, b: b if a is None else a if b is None else min(a, b))
+
+
+def unwanted(limits: Limits, wanted: Limits) -> Limits:
+    """Return limits in those dimensions in which nothing in particular is wanted."""
+    return _each(limits, wanted, lambda a, b: a if b is None else None)
+
+
+def evenly(limits: Limits, among: int) -> Limits:
+    """Return an even share of limits, rounded up."""
+    return _each(limits, limits, lambda a, _: None if a is None else -(-a // among))
+
+
+def within(limits: Limits, used: Used, granted: Limits) -> Limits:
+    """Return the limits of a session that was granted so much more than it has used."""
+    money = used.money_microcents
+    added = Limits(
+        limits.turns,
+        _plus(granted.input_tokens, used.input_tokens),
+        _plus(granted.output_tokens, used.output_tokens),
+        _plus(granted.tokens, used.input_tokens + used.output_tokens),
+        _plus(granted.money_microcents, 0 if isinstance(money, Unpriced) else money),
+        limits.wall_ms,
+    )
+    return least(limits, added)
+
+
 def reason_of(found: Overrun) -> StopReason:
     """Return the stop reason of an overrun: turns have one of their own."""
     if found.dimension is Dimension.TURNS:
@@ -90,3 +147,17 @@ def _rows(limits: Limits, used: Used) -> Iterator[tuple[Dimension, int, int | Un
     for dimension, (limit, amount) in amounts.items():
         if limit is not None:
             yield dimension, limit, amount
+
+
+def _each(
+    one: Limits, other: Limits, chosen: Callable[[int | None, int | None], int | None]
+) -> Limits:
+    return Limits(*(chosen(getattr(one, name), getattr(other, name)) for name in _NAMES))
+
+
+def _less(limit: int | None, amount: int | None) -> int | None:
+    return None if limit is None else max(0, limit - (amount or 0))
+
+
+def _plus(limit: int | None, amount: int) -> int | None:
+    return None if limit is None else limit + amount

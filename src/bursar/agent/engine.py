@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from bursar.agent import telling
 from bursar.agent.config import QueryEngineConfig
@@ -31,6 +31,8 @@ from bursar.agent.threads import portal
 from bursar.agent.transcript import TranscriptStore
 from bursar.agent.turn import Setup, Turn
 from bursar.ids import prefixed_id
+
+T = TypeVar("T")
 
 
 class QueryEngine:
@@ -159,7 +161,7 @@ class QueryEngine:
         what = (prompt, matched_commands, matched_tools, denied_tools, turn_id)
         attempt = submitted(*what, asks=self.model is not None)
         if self.model is not None:
-            return portal().call(self._submit(attempt, cancel_event))
+            return self._wait_for(self._submit(attempt, cancel_event))
         if cancel_event is not None and cancel_event.is_set():
             attempt = identified(self.state, attempt)
             return telling.refused(attempt, Refused(StopReason.CANCELLED), self.total_usage)
@@ -217,10 +219,10 @@ class QueryEngine:
             return
         stream = self._stream(attempt, cancel_event)
         try:
-            while (event := portal().call(_next(stream))) is not None:
+            while (event := self._wait_for(_next(stream))) is not None:
                 yield event
         finally:
-            portal().call(_close(stream))
+            self._wait_for(_close(stream))
 
     async def stream(
         self,
@@ -255,6 +257,10 @@ class QueryEngine:
     def flush_transcript(self) -> None:
         """Remember that the transcript was written."""
         self._session.flush()
+
+    def _wait_for(self, flow: Coroutine[Any, Any, T]) -> T:
+        """Run a flow for a caller who has no event loop."""
+        return portal().call(flow)
 
     async def _submit(self, attempt: Attempt, event: threading.Event | None) -> TurnResult:
         turn = Turn(self._setup(), attempt, event)

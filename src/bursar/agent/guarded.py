@@ -16,7 +16,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+from bursar.agent.account import Slice
 from bursar.agent.calls import read, written
+from bursar.agent.here import here, told_in, told_out
 from bursar.agent.money import Action, Purse
 from bursar.agent.ports import (
     UNKNOWN_USAGE,
@@ -43,7 +45,7 @@ from bursar.money import Unpriced, checked
 log = logging.getLogger("bursar.agent")
 
 MODEL_KIND, TOOL_KIND = "llm.completion", "tool.call"
-TOKENS_USED_UP = "MAX_TOKENS"
+TOKENS_USED_UP, MONEY_USED_UP = "MAX_TOKENS", "MAX_MONEY"
 
 
 class GuardedModel:
@@ -61,7 +63,7 @@ class GuardedModel:
             UnknownModel: no price is given, and none is listed.
         """
         self.name = model.name
-        self._purse, self._model = purse, model
+        self.purse, self._model = purse, model
         self._price = price or ListPriced(model.name)
 
     async def complete(
@@ -69,20 +71,21 @@ class GuardedModel:
     ) -> AsyncGenerator[ModelEvent, None]:
         """Reserve, ask within the caps, yield the answer, and a `Charge` before its `Stop`."""
         action = self._action(request)
-        recorded = self._purse.recalled(action)
+        recorded = self.purse.recalled(action)
         if recorded is not None:
-            charge = await self._purse.settle_again(action, recorded)
+            charge = await self.purse.settle_again(action, recorded)
             for event in read(recorded.answer):
                 if isinstance(event, Stop):
                     yield charge
                 yield event
             return
+        request = self._affordable(request, action)
         prepare = getattr(self._model, "prepare", None)
         if prepare is not None:  # what cannot be asked is not reserved for
             prepare()
-        await self._purse.step(action)
-        handle = await self._purse.reserve(action)
-        self._purse.leash.granted(handle.caps)
+        await self.purse.step(action)
+        handle = await self.purse.reserve(action)
+        self.purse.leash.granted(handle.caps)
         async with aclosing(self._ask(handle, action, request, deadline)) as events:
             async for event in events:
                 yield event
@@ -112,10 +115,8 @@ class GuardedModel:
                         yield event
             if said and isinstance(said[-1], Stop):
                 cost = self._cost(usage)
-                recorded = self._purse.record(
-                    handle, action, cost, written(said), **_metrics(usage)
-                )
-                yield await self._purse.settle(handle, action, recorded)
+                recorded = self.purse.record(handle, action, cost, written(said), **_metrics(usage))
+                yield await self.purse.settle(handle, action, recorded)
                 yield said[-1]
         except ModelError as error:
             why, maybe_billed = error.failure.value, error.maybe_billed
@@ -125,7 +126,7 @@ class GuardedModel:
             raise
         finally:
             most = self._most(capped, action, usage) if maybe_billed else None
-            await self._purse.broke_off(handle, action, why, most)
+            await self.purse.broke_off(handle, action, why, most)
 
     def _action(self, request: ModelRequest) -> Action:
         estimate = self._cost(usage_most(request))
@@ -134,6 +135,26 @@ class GuardedModel:
         key = request.key or f"call/{prefixed_id('')}/0"
         asked = _fingerprint(self.name, _told(request))
         return Action(self.name, MODEL_KIND, key, asked, estimate)
+
+    def _affordable(self, request: ModelRequest, action: Action) -> ModelRequest:
+        """Return a request whose answer is so short that the rest of the money suffices."""
+        left = request.max_money_microcents
+        if left is None or action.estimate <= left:
+            return request
+        prompt = self._cost(usage_most(replace(request, max_tokens=0)))
+        if not isinstance(prompt, Unpriced) and prompt < action.estimate:
+            tokens = request.max_tokens * (left - prompt) // (action.estimate - prompt)
+            shorter = replace(request, max_tokens=max(0, tokens))
+            cost = self._cost(usage_most(shorter))
+            if tokens > 0 and not isinstance(cost, Unpriced) and cost <= left:
+                action.estimate = cost
+                return shorter
+        raise BudgetDenied(
+            f"{action.name}: its shortest answer may cost more than the {left} microcents that"
+            " are left of max_money_microcents; raise it, or ask less",
+            MONEY_USED_UP,
+            action=action.name,
+        )
 
     def _most(self, request: ModelRequest, action: Action, usage: TokenUsage) -> int:
         """Return the most that an answer that broke off can have cost.
@@ -172,7 +193,7 @@ class GuardedTools:
 
     def __init__(self, purse: Purse, box: Toolbox) -> None:
         """Let a purse pay for tools."""
-        self._purse, self._box = purse, box
+        self.purse, self._box = purse, box
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -184,18 +205,25 @@ class GuardedTools:
         refused = await self._box.refusal(call)
         if refused is not None:
             return refused
-        if not self._purse.leash.allows(call.name):
+        if not self.purse.leash.allows(call.name):
             return denied(call, f"the ledger does not allow {call.name} in this step")
         cost = self._box.tools[call.name].cost_microcents
         key = call.key or f"tool/{prefixed_id('')}/0"
         action = Action(call.name, TOOL_KIND, key, _fingerprint(call.name, call.arguments), cost)
-        recorded = self._purse.recalled(action)
+        recorded = self.purse.recalled(action)
         if recorded is not None:
-            charge = await self._purse.settle_again(action, recorded)
-            text, is_error = recorded.answer
+            charge = await self.purse.settle_again(action, recorded)
+            text, is_error, *below = recorded.answer
+            if below and (place := here()) is not None:
+                place.tell_again(told_in(below[0]))
             return ToolResult(call.id, call.name, text, is_error, charge=charge)
-        handle = await self._purse.reserve(action)
-        return await self._use(handle, action, call)
+        hold = _held(action)
+        try:
+            handle = await self.purse.reserve(action)
+            return await self._use(handle, action, call)
+        finally:
+            if hold is not None:
+                hold.end()
 
     async def _use(self, handle: AsyncStreamHandle, action: Action, call: ToolCall) -> ToolResult:
         if handle.caps is not None and not handle.caps.is_tool_allowed(call.name):
@@ -203,12 +231,33 @@ class GuardedTools:
             return denied(call, f"the ledger does not allow {call.name}")
         try:
             result = await self._box.use(call)
-            said = [result.text, result.is_error]
-            recorded = self._purse.record(handle, action, action.estimate, said)
-            charge = await self._purse.settle(handle, action, recorded)
+            below = None if (place := here()) is None else place.told()
+            said = [result.text, result.is_error, *([] if below is None else [told_out(below)])]
+            recorded = self.purse.record(handle, action, action.estimate, said)
+            charge = await self.purse.settle(handle, action, recorded)
         finally:  # a tool that was cancelled or denied further down may have had its effect
-            await self._purse.broke_off(handle, action, "cancelled", action.estimate)
+            await self.purse.broke_off(handle, action, "cancelled", action.estimate)
         return replace(result, charge=charge)
+
+
+def _held(action: Action) -> Slice | None:
+    """Keep the cost of a tool from those that run at the same time.
+
+    Raises:
+        BudgetDenied: less is left.
+    """
+    place = here()
+    if place is None or action.estimate == 0:
+        return None
+    hold = place.hold(action.estimate)
+    if hold is None:
+        raise BudgetDenied(
+            f"{action.name}: it costs {action.estimate} microcents, and less is left of"
+            " max_money_microcents; raise it",
+            MONEY_USED_UP,
+            action=action.name,
+        )
+    return hold
 
 
 def _fingerprint(name: str, asked: Any) -> str:
@@ -219,6 +268,8 @@ def _told(request: ModelRequest) -> list[Any]:
     """Return what a model is told, and nothing else.
 
     A conversation that was read from a session's file has no charges and is the same question.
+    So is one whose answer may be longer or shorter: what is left when a turn is repeated depends
+    on which of the agents that run at the same time comes first.
     """
     said = [
         [
@@ -229,7 +280,7 @@ def _told(request: ModelRequest) -> list[Any]:
         for one in request.messages
     ]
     tools = [[one.name, one.description, json.dumps(dict(one.parameters))] for one in request.tools]
-    return [request.system, request.max_tokens, said, tools]
+    return [request.system, said, tools]
 
 
 def _metrics(usage: TokenUsage) -> dict[str, int]:

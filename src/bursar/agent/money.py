@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bursar.agent.account import tell
 from bursar.agent.calls import Calls, Recorded, turn_of
 from bursar.agent.ports import BudgetDenied, Charge
 from bursar.client.aio import AsyncCyclesClient
@@ -215,10 +216,12 @@ class Purse:
         charge = self._charge(action, recorded, settled=False)
         place = len(self.charges)
         self.charges.append(charge)  # before the wait, which may be cancelled; the commit is not
+        tell(charge)
         await handle.commit(recorded.amount, recorded.metrics, _said(recorded))
         if handle.settlement_error is None:
             self._calls.settled(action.key, action.attempt)
             self.charges[place] = replace(charge, settled=True)
+            tell(self.charges[place])
         return self.charges[place]
 
     async def settle_again(self, action: Action, recorded: Recorded) -> Charge:

@@ -229,6 +229,8 @@ class ModelRequest:
         max_tokens: how long the answer may be.
         key: names this one call for good (session, turn, number), so that a call which is
             repeated after a crash is charged once; None is a call that nobody repeats.
+        max_money_microcents: what the call may cost at most, where somebody pays for it; None is
+            what the ledger allows.
     """
 
     messages: tuple[Message, ...]
@@ -236,6 +238,7 @@ class ModelRequest:
     tools: tuple[ToolSpec, ...] = ()
     max_tokens: int = MAX_TOKENS
     key: str | None = None
+    max_money_microcents: int | None = None
 
 
 class Model(Protocol):

@@ -75,6 +75,14 @@ class UsageSummary:
     output_tokens: int = 0
     exact: bool = True
 
+    def __add__(self, other: UsageSummary) -> UsageSummary:
+        """Return the sum of two; it is exact if both are."""
+        return UsageSummary(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.exact and other.exact,
+        )
+
     def add_turn(self, prompt: str, output: str) -> UsageSummary:
         """Return the sum with the words of one turn."""
         return UsageSummary(

@@ -60,7 +60,7 @@ class CancelScope(threading.Event):
             ValueError: `timeout_seconds` is not a number.
         """
         super().__init__()
-        self._now = now
+        self.now = now
         self._guard = threading.RLock()
         self._order = itertools.count()
         self._listeners: dict[int, Callable[[], object]] = {}
@@ -71,8 +71,12 @@ class CancelScope(threading.Event):
         self._gates: tuple[Gate, ...] = ()
         self.deadline = _deadline(timeout_seconds, now())
         if parent is not None:
-            self.deadline = earlier(parent.deadline, self.deadline)
-            parent._adopt(self)
+            self.join(parent)
+
+    def join(self, other: CancelScope) -> None:
+        """Fire with another scope, and end no later than it does."""
+        self.deadline = earlier(other.deadline, self.deadline)
+        other._adopt(self)
 
     def cancel(self, reason: StopReason = StopReason.CANCELLED) -> bool:
         """Fire, and close the turns under this scope; return whether this was the first call."""
@@ -105,13 +109,13 @@ class CancelScope(threading.Event):
 
     def is_set(self) -> bool:
         """Return whether it fired; a deadline that has passed fires it now."""
-        if self.reason is None and self.deadline is not None and self._now() >= self.deadline:
+        if self.reason is None and self.deadline is not None and self.now() >= self.deadline:
             self.cancel(StopReason.TIMEOUT)
         return self.reason is not None
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline, at least 0, or None."""
-        return None if self.deadline is None else max(0.0, self.deadline - self._now())
+        return None if self.deadline is None else max(0.0, self.deadline - self.now())
 
     def enter(self, gate: Gate) -> None:
         """Put a turn under this scope and those above; it is closed when one of them fires."""

@@ -9,7 +9,7 @@ a budget that does not suffice, and one that comes after the commit is not seen 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bursar.agent.budget import Limits, Used, exhausted, overrun, reason_of
 from bursar.agent.ports import Charge, Message, TokenUsage
@@ -25,7 +25,8 @@ class Attempt:
     """A prompt on its way to become a turn.
 
     `named` says whether the caller chose the turn's id. One that `identified` gives cannot have
-    committed before, so that nobody need look for it.
+    committed before, so that nobody need look for it. `origin` is what the keys of a sub-agent's
+    turn begin with; a session's own turn has its id there.
     """
 
     prompt: str
@@ -34,13 +35,14 @@ class Attempt:
     matched_tools: tuple[str, ...] = ()
     denied_tools: tuple[PermissionDenial, ...] = ()
     named: bool = True
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came of the work of a turn.
 
-    `usage` is None without a model: words are counted then.
+    `usage` is None without a model: words are counted then. `below` is what sub-agents used.
     """
 
     output: str
@@ -49,6 +51,7 @@ class Answer:
     denials: tuple[PermissionDenial, ...] = ()
     charges: tuple[Charge, ...] = ()
     wall_ms: int = 0
+    below: UsageSummary = field(default_factory=UsageSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def projected(usage: UsageSummary, prompt: str, answer: Answer) -> UsageSummary:
     """Return the tokens of a session with one more turn."""
     if answer.usage is None:
         return usage.add_turn(prompt, answer.output)
-    return usage.add(answer.usage, prompt, answer.output)
+    return usage.add(answer.usage, prompt, answer.output) + answer.below
 
 
 def _with(state: SessionState, attempt: Attempt, answer: Answer, keep: int) -> SessionState:

@@ -8,9 +8,9 @@ so that a turn that has used it up asks no more.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from bursar.agent.budget import Limits, Used, exhausted, reason_of, tokens_left
+from bursar.agent.budget import Limits, Used, exhausted, money_left, reason_of, tokens_left
 from bursar.agent.ports import (
     MAX_TOKENS,
     NO_USAGE,
@@ -49,13 +49,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """What was said in a turn so far; `said` begins with the prompt."""
+    """What was said in a turn so far; `said` begins with the prompt.
+
+    `charges` and `denials` are those of sub-agents as well, whose tokens are `below`.
+    """
 
     said: tuple[Message, ...]
     asked: int = 0
     usage: TokenUsage = NO_USAGE
     charges: tuple[Charge, ...] = ()
     denials: tuple[PermissionDenial, ...] = ()
+    below: UsageSummary = field(default_factory=UsageSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,6 @@ def heard(talk: Talk, attempt: Attempt, state: SessionState, events: Iterable[Mo
     """
     texts: list[str] = []
     calls: list[ToolCall] = []
-    charges: list[Charge] = []
     usage, stop = UNKNOWN_USAGE, None
     for event in events:
         match event:
@@ -99,10 +102,10 @@ def heard(talk: Talk, attempt: Attempt, state: SessionState, events: Iterable[Mo
                 calls.append(replace(event, key=key, arguments=whole(event.arguments)))
             case TokenUsage():
                 usage = event
-            case Charge():
-                charges.append(event)
             case Stop():
                 stop = event
+            case Charge():
+                pass  # the turn's account has it
     if stop is None:
         raise ModelError(
             "the model's answer has no end", ModelFailure.ANSWER_BROKEN, maybe_billed=True
@@ -113,23 +116,13 @@ def heard(talk: Talk, attempt: Attempt, state: SessionState, events: Iterable[Mo
         said=(*talk.said, answer),
         asked=talk.asked + 1,
         usage=talk.usage + usage,
-        charges=(*talk.charges, *charges),
     )
 
 
 def used_tools(talk: Talk, results: tuple[ToolResult, ...]) -> Talk:
     """Return the talk with what came of the tools."""
-    denials = tuple(
-        PermissionDenial(one.name, one.denial) for one in results if one.denial is not None
-    )
-    charges = tuple(one.charge for one in results if one.charge is not None)
     sayable = tuple(replace(one, text=whole(one.text)) for one in results)
-    return replace(
-        talk,
-        said=(*talk.said, Message(Role.TOOL, results=sayable)),
-        charges=(*talk.charges, *charges),
-        denials=(*talk.denials, *denials),
-    )
+    return replace(talk, said=(*talk.said, Message(Role.TOOL, results=sayable)))
 
 
 def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, terms: Terms) -> Next:
@@ -137,7 +130,7 @@ def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, te
     last = talk.said[-1]
     if last.role is Role.ASSISTANT:
         return Use(last.calls) if last.calls else answer(talk)
-    so_far = _used(talk, state)
+    so_far = used_in(talk, state)
     if (found := exhausted(limits, so_far)) is not None:
         return Refused(reason_of(found), found)
     if talk.asked >= CALLS_MAX:
@@ -151,6 +144,7 @@ def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, te
             terms.tools,
             terms.max_tokens if left is None else min(terms.max_tokens, left),
             _key(state, attempt, talk),
+            money_left(limits, so_far),
         )
     )
 
@@ -170,12 +164,13 @@ def whole(text: str) -> str:
 def answer(talk: Talk) -> Answer:
     """Return what a talk came to: all that the assistant said."""
     texts = [one.text for one in talk.said if one.role is Role.ASSISTANT and one.text]
-    return Answer("\n".join(texts), talk.usage, talk.said, talk.denials, talk.charges)
+    told = (talk.denials, talk.charges)
+    return Answer("\n".join(texts), talk.usage, talk.said, *told, below=talk.below)
 
 
-def _used(talk: Talk, state: SessionState) -> Used:
+def used_in(talk: Talk, state: SessionState) -> Used:
     """Return what the session has used, with this talk."""
-    before, usage = used(state), UsageSummary().add(talk.usage, "", "")
+    before, usage = used(state), UsageSummary().add(talk.usage, "", "") + talk.below
     return replace(
         before,
         input_tokens=before.input_tokens + usage.input_tokens,
@@ -185,4 +180,4 @@ def _used(talk: Talk, state: SessionState) -> Used:
 
 
 def _key(state: SessionState, attempt: Attempt, talk: Talk) -> str:
-    return f"{state.session_id}/{attempt.turn_id}/{talk.asked}"
+    return f"{attempt.origin or state.session_id}/{attempt.turn_id}/{talk.asked}"

@@ -91,6 +91,33 @@ def answering(
     return each_in_thread(lambda: blocking.complete_sync(request, deadline=deadline))
 
 
+def run_on(loop: asyncio.AbstractEventLoop, flow: Coroutine[Any, Any, T]) -> T:
+    """Run a flow on the loop of another thread and return its result.
+
+    A caller who is interrupted cancels it.
+
+    Raises:
+        RuntimeError: the loop is this thread's own, or closed.
+    """
+    wrapped = _outcome(flow)
+    try:
+        if loop is _loop_here():
+            raise RuntimeError("this would block the event loop that it waits for: await submit")
+        future = asyncio.run_coroutine_threadsafe(wrapped, loop)
+    except RuntimeError:
+        wrapped.close()
+        flow.close()
+        raise
+    try:
+        result, error = future.result()
+    except BaseException:
+        future.cancel()
+        raise
+    if error is not None:
+        raise error
+    return cast("T", result)
+
+
 class Portal:
     """An event loop on a daemon thread, for callers that have none of their own."""
 
@@ -102,15 +129,7 @@ class Portal:
 
     def call(self, flow: Coroutine[Any, Any, T]) -> T:
         """Run a flow on the loop and return its result; an interrupted caller cancels it."""
-        future = asyncio.run_coroutine_threadsafe(_outcome(flow), self._running())
-        try:
-            result, error = future.result()
-        except BaseException:
-            future.cancel()
-            raise
-        if error is not None:
-            raise error
-        return cast("T", result)
+        return run_on(self._running(), flow)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._guard:
@@ -127,6 +146,13 @@ _portal = Portal()
 def portal() -> Portal:
     """Return the process's one portal."""
     return _portal
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _outcome(flow: Coroutine[Any, Any, T]) -> tuple[T | None, Exception | None]:

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
 import pydantic
 from pydantic_core import to_json
@@ -135,18 +135,27 @@ def tool(function: Callable[..., Any], *, name: str | None = None, cost: str | i
     return Tool(spec, function, arguments, _microcents(cost))
 
 
+class OffersTool(Protocol):
+    """What can be used as a tool; a `SubAgent` is one."""
+
+    @property
+    def as_tool(self) -> Tool:
+        """The tool that it is to a model."""
+        ...
+
+
 class Toolbox:
     """The tools of an agent, with who may use them. It is a `Tools` of the turn loop."""
 
     def __init__(
         self,
-        tools: Iterable[Tool | Callable[..., Any]],
+        tools: Iterable[Tool | OffersTool | Callable[..., Any]],
         permissions: Permissions | None = None,
     ) -> None:
         """Gather tools.
 
         Args:
-            tools: functions, or what `tool` made of them.
+            tools: functions, what `tool` made of them, and sub-agents.
             permissions: who may use what; None allows all of them.
 
         Raises:
@@ -155,7 +164,7 @@ class Toolbox:
         self.permissions = permissions or Permissions()
         self.tools: dict[str, Tool] = {}
         for one in tools:
-            made = one if isinstance(one, Tool) else tool(one)
+            made = one if isinstance(one, Tool) else _offered(one)
             if made.spec.name in self.tools:
                 raise ValueError(f"two tools are called {made.spec.name!r}; rename one of them")
             self.tools[made.spec.name] = made
@@ -194,6 +203,11 @@ class Toolbox:
     async def run(self, call: ToolCall, *, deadline: float | None) -> ToolResult:
         """Run one call, if it is allowed; see `Tools.run`. The turn ends it at the deadline."""
         return await self.refusal(call) or await self.use(call)
+
+
+def _offered(one: OffersTool | Callable[..., Any]) -> Tool:
+    offered = getattr(one, "as_tool", None)
+    return offered if isinstance(offered, Tool) else tool(cast("Callable[..., Any]", one))
 
 
 def denied(call: ToolCall, why: str) -> ToolResult:

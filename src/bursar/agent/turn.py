@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bursar.agent import telling
+from bursar.agent.account import Slice
 from bursar.agent.budget import Limits
 from bursar.agent.gate import Gate, Verdict
 from bursar.agent.ports import BudgetDenied, Model, ModelError, ModelFailure, SyncModel, Tools
@@ -35,7 +36,8 @@ POLL_SECONDS = 0.005
 class Setup:
     """What an engine gives to each of its turns.
 
-    `answer` is the deterministic answer, used where there is no model.
+    `answer` is the deterministic answer, used where there is no model; `under` is what a
+    sub-agent's turn was granted.
     """
 
     session: Session
@@ -47,6 +49,7 @@ class Setup:
     answer: Callable[[Attempt], str]
     grace_seconds: float
     now: Clock
+    under: Slice | None = None
 
 
 class Turn:
@@ -56,7 +59,8 @@ class Turn:
         """Prepare; nothing is opened yet."""
         self._setup, self._event = setup, event
         self._base: SessionState = setup.session.state
-        self._attempt = identified(self._base, attempt)
+        origin = "" if setup.under is None else setup.under.key
+        self._attempt = identified(self._base, replace(attempt, origin=origin))
         self._gate: Gate | None = None
         self._scope = CancelScope()
         self._running: Running | None = None
@@ -67,10 +71,12 @@ class Turn:
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Run the turn, and yield what happens in it."""
-        if self._event is not None and self._event.is_set():
-            scope = self._event if isinstance(self._event, CancelScope) else None
-            self._refuse(Refused((scope and scope.reason) or StopReason.CANCELLED))
-            return
+        under = None if self._setup.under is None else self._setup.under.scope
+        for event in (self._event, under):
+            if event is not None and event.is_set():
+                scope = event if isinstance(event, CancelScope) else None
+                self._refuse(Refused((scope and scope.reason) or StopReason.CANCELLED))
+                return
         gate = self._open()
         stop = enter(
             self._base,
@@ -99,14 +105,18 @@ class Turn:
         return self._result
 
     def leave(self) -> None:
-        """Close the turn if it is still open, and let go of its work."""
+        """Close the turn if it is still open, with all below it, and let go of its work."""
         if self._gate is not None:
             self._gate.close(StopReason.CANCELLED)
+        if self._setup.under is not None:
+            self._setup.under.end()
+        if self._work is not None:
+            self._scope.cancel()
         if self._poll is not None:
             self._poll.cancel()
         if self._running is not None:
             self._running.forget()
-            if self._running.task is not None and not self._running.task.done():
+            if self._running.task is not None:
                 abandon(self._running.task)
 
     def _open(self) -> Gate:
@@ -116,6 +126,8 @@ class Turn:
         self._attempt = identified(self._base, self._attempt)
         parent = event if isinstance(event, CancelScope) else None
         self._scope = CancelScope(self._wall_left_s(), parent=parent, now=setup.now)
+        if setup.under is not None:
+            self._scope.join(setup.under.scope)
         self._scope.enter(gate)
         if parent is None and event is not None:
             self._look(event)
@@ -130,9 +142,15 @@ class Turn:
 
     def _start(self, model: Model | SyncModel) -> Running:
         setup = self._setup
-        self._work = Work(model, setup.tools, self._attempt, self._base, setup.limits, setup.terms)
+        self._work = Work(
+            *(model, setup.tools, self._attempt, self._base, setup.limits, setup.terms),
+            scope=self._scope,
+            under=setup.under,
+        )
         running = self._running = Running(self._scope)
-        running.start(self._work.run(self._scope.deadline, running.emit))
+        task = running.start(self._work.run(running.emit))
+        if setup.under is not None:
+            setup.under.task = task
         return running
 
     async def _ended(self, gate: Gate, running: Running) -> None:
@@ -140,7 +158,8 @@ class Turn:
         running.forget()
         if running.task is None or not running.task.done():
             reason = gate.close(self._scope.reason or StopReason.CANCELLED).reason
-            ended = await running.leave(self._setup.grace_seconds)
+            below = () if self._work is None else self._work.account.running()
+            ended = await running.leave(self._setup.grace_seconds, below)
             self._close(reason)
             self._result = replace(self.result(), abandoned=not ended)
             return
@@ -183,6 +202,8 @@ class Turn:
                 self._refuse(step, answer.output)
             return
         result = telling.completed(self._attempt, answer, step.state.usage)
+        if self._work is not None:
+            result = replace(result, abandoned=bool(self._work.account.running()))
         verdict = await self._commit(gate, step.state, result)
         if verdict.result is not None:
             self._result = verdict.result
@@ -221,9 +242,12 @@ class Turn:
             stop,
             self._base.usage,
             so_far.output if output is None else output,
-            so_far.denials,
-            () if work is None else tuple(work.charges),
+            () if work is None else tuple(work.account.denials),
+            () if work is None else tuple(work.account.charges),
         )
+        under = self._setup.under
+        if stop.overrun is not None and under is not None and (why := under.refusal()) is not None:
+            self._result = replace(self._result, detail=why)
 
     def _wall_left_s(self) -> float | None:
         limit = self._setup.limits.wall_ms
@@ -237,9 +261,12 @@ class Turn:
         parent, own = self._scope.parent, self._scope.deadline
         if self._setup.limits.wall_ms is None or own is None:
             return False
-        if parent is None:
-            return True
-        return parent.reason is None and (parent.deadline is None or parent.deadline > own)
+        under = None if self._setup.under is None else self._setup.under.scope
+        return all(
+            one.reason is None and (one.deadline is None or one.deadline > own)
+            for one in (parent, under)
+            if one is not None
+        )
 
 
 def cancel_soon() -> None:

@@ -8,27 +8,45 @@ not listen can be abandoned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
-from bursar.agent.budget import Limits
+from bursar.agent.account import Account, Slice, beside, open_account
+from bursar.agent.budget import Limits, evenly, rest
+from bursar.agent.here import Here, enter
 from bursar.agent.ports import (
+    UNKNOWN_USAGE,
+    BudgetDenied,
     Charge,
     Model,
+    ModelError,
     ModelEvent,
     ModelRequest,
     SyncModel,
     TextDelta,
+    TokenUsage,
     ToolCall,
     ToolResult,
     Tools,
 )
-from bursar.agent.results import StopReason
+from bursar.agent.results import PermissionDenial, StopReason, UsageSummary
 from bursar.agent.scope import CancelScope
 from bursar.agent.state import SessionState
 from bursar.agent.step import Answer, Attempt, Refused
-from bursar.agent.talk import Ask, Talk, Terms, Use, begin, follow, heard, used_tools
+from bursar.agent.talk import (
+    Ask,
+    Talk,
+    Terms,
+    Use,
+    answer,
+    begin,
+    follow,
+    heard,
+    used_in,
+    used_tools,
+)
 from bursar.agent.threads import answering
 from bursar.client.context import interruptible
 
@@ -40,7 +58,7 @@ class Work:
 
     Attributes:
         talk: what was said so far; whole answers and tool results only.
-        charges: what the ledger was told so far.
+        account: what it and the agents below it have told so far.
     """
 
     def __init__(
@@ -51,59 +69,127 @@ class Work:
         state: SessionState,
         limits: Limits,
         terms: Terms,
+        *,
+        scope: CancelScope,
+        under: Slice | None = None,
     ) -> None:
-        """Prepare; nothing is asked yet."""
+        """Prepare; nothing is asked yet.
+
+        Args:
+            model: who answers.
+            tools: what it may use.
+            attempt: the prompt.
+            state: the session as the turn begins.
+            limits: of the session.
+            terms: what every question says besides.
+            scope: of the turn.
+            under: what a sub-agent's turn was granted.
+        """
         self._model, self._tools = model, tools
         self._attempt, self._state, self._limits, self._terms = attempt, state, limits, terms
+        self._scope = scope
+        self._purse = getattr(tools, "purse", None) or getattr(model, "purse", None)
+        self._hearing: list[ModelEvent] | None = None
         self.talk: Talk = begin(attempt)
-        self.charges: list[Charge] = []
+        self.account = under.account if under is not None else Account()
+        if under is not None:
+            under.usage = self.usage
 
-    async def run(self, deadline: float | None, emit: Emit) -> Answer | Refused:
+    def usage(self) -> UsageSummary:
+        """Return the tokens of this turn so far, whatever becomes of it.
+
+        What a provider did not report is counted in words; so is an answer that broke off.
+        """
+        found, prompt = self.account.below(), self._attempt.prompt
+        if self.talk.asked:
+            found += UsageSummary().add(self.talk.usage, prompt, answer(self.talk).output)
+            prompt = ""
+        if self._hearing is not None:
+            text = "".join(one.text for one in self._hearing if isinstance(one, TextDelta))
+            reported = [one for one in self._hearing if isinstance(one, TokenUsage)]
+            latest = reported[-1] if reported else UNKNOWN_USAGE
+            found += replace(UsageSummary().add(latest, prompt, text), exact=False)
+        return found
+
+    def left(self) -> Limits:
+        """Return what an agent below may take now."""
+        return beside(rest(self._limits, used_in(self._now(), self._state)), self.account.slices)
+
+    async def run(self, emit: Emit) -> Answer | Refused:
         """Ask and use tools until there is an answer, or no budget.
 
         Raises:
             ModelError: a provider did not answer.
             BudgetDenied: the ledger does not allow the next action.
         """
+        open_account(self.account)
         while True:
-            step = follow(self.talk, self._attempt, self._state, self._limits, self._terms)
+            talk = self._now()
+            step = follow(talk, self._attempt, self._state, self._limits, self._terms)
             if isinstance(step, Ask):
-                await self._ask(step.request, deadline, emit)
+                await self._ask(step.request, emit)
             elif isinstance(step, Use):
-                await self._use(step.calls, deadline, emit)
+                await self._use(step.calls, emit)
             else:
                 return step
 
-    async def _ask(self, request: ModelRequest, deadline: float | None, emit: Emit) -> None:
-        events: list[ModelEvent] = []
-        async with aclosing(answering(self._model, request, deadline)) as answer:
-            async for event in answer:
-                events.append(event)
-                if isinstance(event, TextDelta):
-                    emit({"type": "message_delta", "text": event.text})
-                elif isinstance(event, Charge):
-                    self.charges.append(event)
-        self.talk = heard(self.talk, self._attempt, self._state, events)
+    def _now(self) -> Talk:
+        """Return the talk with what was told until now, here and below."""
+        account = self.account
+        charges, denials = tuple(account.charges), tuple(account.denials)
+        return replace(self.talk, charges=charges, denials=denials, below=account.below())
 
-    async def _use(self, calls: tuple[ToolCall, ...], deadline: float | None, emit: Emit) -> None:
+    async def _ask(self, request: ModelRequest, emit: Emit) -> None:
+        events: list[ModelEvent] = []
+        self._hearing = events
+        try:
+            async with aclosing(answering(self._model, request, self._scope.deadline)) as heard_of:
+                async for event in heard_of:
+                    events.append(event)
+                    if isinstance(event, TextDelta):
+                        emit({"type": "message_delta", "text": event.text})
+                    elif isinstance(event, Charge):
+                        self.account.heard(event)
+            self.talk = heard(self.talk, self._attempt, self._state, events)
+            self._hearing = None
+        except BudgetDenied:
+            self._hearing = None
+            raise
+        except ModelError as error:
+            if not error.maybe_billed:
+                self._hearing = None
+            raise
+
+    async def _use(self, calls: tuple[ToolCall, ...], emit: Emit) -> None:
         for call in calls:
             shown = {"id": call.id, "name": call.name, "arguments": call.arguments}
             emit({"type": "tool_call", **shown})
-        results = await together([self._run(call, deadline, emit) for call in calls])
+        share = evenly(self.left(), len(calls))
+        results = await together([self._run(call, share, emit) for call in calls])
         self.talk = used_tools(self.talk, tuple(results))
 
-    async def _run(self, call: ToolCall, deadline: float | None, emit: Emit) -> ToolResult:
+    async def _run(self, call: ToolCall, share: Limits, emit: Emit) -> ToolResult:
         if self._tools is None:
             why = "there are no tools"
             result = ToolResult(call.id, call.name, why, is_error=True, denial=why)
         else:
-            with interruptible():  # a guard of a payment in it holds what is cancelled
-                result = await self._tools.run(call, deadline=deadline)
+            result = await self._use_one(self._tools, call, share)
         if result.charge is not None:
-            self.charges.append(result.charge)
+            self.account.heard(result.charge)
+        if result.denial is not None:
+            self.account.denied(PermissionDenial(result.name, result.denial))
         shown = {"id": result.call_id, "name": result.name, "text": result.text}
         emit({"type": "tool_result", **shown, "is_error": result.is_error, "denial": result.denial})
         return result
+
+    async def _use_one(self, tools: Tools, call: ToolCall, share: Limits) -> ToolResult:
+        place = Here(call.key or "", self.account, self.left, share, self._scope, self._purse)
+        enter(place)
+        try:
+            with interruptible():  # a guard of a payment in it holds what is cancelled
+                return await tools.run(call, deadline=self._scope.deadline)
+        finally:
+            place.close()
 
 
 async def together(flows: list[Coroutine[Any, Any, ToolResult]]) -> list[ToolResult]:
@@ -159,15 +245,15 @@ class Running:
         """Return the next event, or None when the work has ended or the scope has fired."""
         return await self._events.get()
 
-    async def leave(self, grace_seconds: float) -> bool:
-        """Cancel the work and wait a little; return whether it ended."""
+    async def leave(self, grace_seconds: float, below: Iterable[asyncio.Task[Any]] = ()) -> bool:
+        """Cancel the work and wait a little for it and those below; return whether all ended."""
         self.forget()
-        task = self.task
-        if task is None or task.done():
-            return True
-        abandon(task)
-        await asyncio.wait({task}, timeout=grace_seconds)
-        return task.done()
+        if self.task is not None and not self.task.done():
+            abandon(self.task)
+        running = {one for one in (self.task, *below) if one is not None and not one.done()}
+        if running:
+            await asyncio.wait(running, timeout=grace_seconds)
+        return all(one.done() for one in running)
 
     def forget(self) -> None:
         """Stop watching the scope."""
@@ -193,7 +279,15 @@ _abandoned: set[asyncio.Task[Any]] = set()
 
 
 def abandon(task: asyncio.Task[Any]) -> None:
-    """Cancel a task that nobody waits for; it is kept alive until it ends, and then silent."""
+    """Cancel a task that nobody waits for; it is kept alive until it ends, and then silent.
+
+    Once is enough: a second time would cut off how it accounts for itself.
+    """
+    if task in _abandoned:
+        return
+    if task.done():
+        _forget(task)
+        return
     _abandoned.add(task)
     task.add_done_callback(_forget)
     task.cancel()

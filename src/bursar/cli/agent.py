@@ -39,8 +39,8 @@ class Conduct:
     continue_with: str | None = None
     """What to ask after each turn that completed; without it there is one turn."""
     tools: str | None = None
-    """A module, or a Python file, whose functions the model may use: those in its TOOLS, or all
-    public ones that it defines."""
+    """A module, or a Python file, whose functions and sub-agents the model may use: those in its
+    TOOLS, or all public ones that it defines."""
     allow: Many = None
     """A tool that may be used; repeat for more. Without any, all may."""
     deny: Many = None

@@ -34,6 +34,7 @@ from bursar.agent import (
     QueryEngineConfig,
     StopReason,
     StoredSession,
+    SubAgent,
     TurnResult,
     arun_turn_loop,
 )
@@ -219,7 +220,7 @@ async def carry_out(wanted: Wanted) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a sign that cannot be shown costs no turn
     asked, price = _model(wanted.model)
-    box = Toolbox(_functions(wanted.tools), Permissions(wanted.allow, wanted.deny))
+    box = Toolbox(_tools(wanted.tools), Permissions(wanted.allow, wanted.deny))
     with agent_files.calls_of(wanted.session) as calls:
         return await _carry_out(wanted, asked, price, box, calls)
 
@@ -293,8 +294,8 @@ def _model(spec: str) -> tuple[Model, ListPriced]:
         raise CommandError(EXIT_USAGE, f"--model: {error}") from error
 
 
-def _functions(where: str | None) -> list[Callable[..., Any]]:
-    """Return the functions that a module offers."""
+def _tools(where: str | None) -> list[Callable[..., Any] | SubAgent]:
+    """Return the functions and sub-agents that a module offers."""
     if where is None:
         return []
     try:
@@ -309,8 +310,12 @@ def _functions(where: str | None) -> list[Callable[..., Any]]:
     return [
         one
         for name, one in vars(module).items()
-        if inspect.isfunction(one) and one.__module__ == module.__name__ and name[0] != "_"
+        if name[0] != "_" and (isinstance(one, SubAgent) or _is_its_own(one, module))
     ]
+
+
+def _is_its_own(one: object, module: ModuleType) -> bool:
+    return inspect.isfunction(one) and one.__module__ == module.__name__
 
 
 def _from_file(where: str) -> ModuleType:
