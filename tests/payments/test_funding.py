@@ -20,6 +20,7 @@ from bursar.testing.clock import FakeClock
 from bursar.testing.memory_payments import MemoryPayments
 from bursar.vocabulary import AMOUNT_MAX, Unit
 from bursar.x402.funding import (
+    ATTEMPTS_MAX,
     Credit,
     Funder,
     FundingError,
@@ -183,6 +184,52 @@ def test_a_credit_that_fails_too_often_is_parked_and_told(
         assert asyncio.run(funder.sweep()) == 1
 
 
+def test_what_is_doubted_funds_nothing(book: Book) -> None:
+    """A payment that was reopened since waits in the outbox, and funds when it is settled again."""
+    clock = book.clock
+    assert isinstance(clock, FakeClock)
+    paid(book)
+    assert book.heard("pay_1", Trigger.EXPIRED, SAID).money is Money.UNKNOWN
+    ledger = Ledger()
+    funder = Funder(book.store, ledger, [DOLLAR], clock=clock)
+    assert asyncio.run(funder.sweep()) == 0
+    assert ledger.credits == []
+    [entry] = book.store.notices(NoticeQuery(topic=Topic.FUNDING))
+    assert "pay_1 is UNKNOWN: it was settled and is doubted since" in str(entry.reason)
+    assert book.heard("pay_1", Trigger.SETTLED, SAID).money is Money.SETTLED
+    clock.advance_ms(60_000)
+    assert asyncio.run(funder.sweep()) == 1
+    assert [credit.amount for credit in ledger.credits] == [125_000_000]
+
+
+@pytest.mark.parametrize(
+    ("rate", "value", "said"),
+    [
+        ([], 1_250_000, "no rate for"),
+        ([TokenRate(NETWORK, ASSET, 1, 100)], 1, "a budget is funded with 1 to"),
+    ],
+)
+def test_what_has_no_worth_is_said_at_once_and_told_in_the_end(
+    rate: list[TokenRate], value: int, said: str, book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line at the first failure, an alert at the bound, and nothing is funded."""
+    clock = book.clock
+    assert isinstance(clock, FakeClock)
+    paid(book, value=value)
+    funder = Funder(book.store, Ledger(), rate, clock=clock)
+    for attempts in range(1, ATTEMPTS_MAX + 1):
+        assert asyncio.run(funder.sweep()) == 0
+        [entry] = book.store.notices(NoticeQuery(topic=Topic.FUNDING))
+        assert (entry.attempts, said in str(entry.reason)) == (attempts, True)
+        clock.advance_ms(900_000)
+    [alert] = book.store.notices(NoticeQuery(topic=Topic.ALERT))
+    assert json.loads(alert.notice.payload)["event"] == "payment.funding_failed"
+    first, last = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert first.startswith("payment pay_1 does not fund its budget yet: ")
+    assert said in first
+    assert last.startswith("payment.funding_failed pay_1")
+
+
 def test_an_operator_has_it_tried_again(book: Book, caplog: pytest.LogCaptureFixture) -> None:
     """After the budget is mended it is funded once; given up again, it is told again."""
     store, clock = book.store, book.clock
@@ -194,7 +241,8 @@ def test_an_operator_has_it_tried_again(book: Book, caplog: pytest.LogCaptureFix
     for given_up in (1, 2):
         assert asyncio.run(funder.sweep()) == 0
         assert len(store.notices(NoticeQuery(topic=Topic.ALERT))) == given_up
-        assert len([one for one in caplog.records if one.levelname == "WARNING"]) == given_up
+        alerts = [one for one in caplog.records if one.name == "bursar.payments"]
+        assert len(alerts) == given_up
         clock.advance_ms(1)
         assert retry(store, list(parked(store, Topic.FUNDING)), clock.now_ms())
     assert asyncio.run(funder.sweep()) == 1

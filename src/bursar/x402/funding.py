@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import httpx2
 
 from bursar.clock import Clock, SystemClock
 from bursar.payments.alerts import AlertKind, notice_of, tell
+from bursar.payments.outcome import Money
 from bursar.payments.ports import PaymentStore, Posted
 from bursar.payments.records import Notice, PaymentRecord, Topic
 from bursar.payments.schedule import Rng, backoff_ms
@@ -32,6 +34,7 @@ RETRY_MS_MAX: Final = 900_000
 ATTEMPTS_MAX: Final = 20
 """With the backoff, some three hours: then a person must look."""
 REASON_LENGTH_MAX: Final = 300
+_log = logging.getLogger("bursar.x402")
 TIMEOUT_S: Final = 10.0
 
 
@@ -153,8 +156,14 @@ class Funder:
         """Return what a payment adds to its budget.
 
         Raises:
-            FundingError: there is no rate for its token, or it is no amount of a ledger.
+            FundingError: it is not settled (any more), there is no rate for its token, or it is
+                no amount of a ledger.
         """
+        if record.money is not Money.SETTLED:
+            raise FundingError(
+                f"payment {record.payment_id} is {record.money.value}: it was settled and is "
+                "doubted since, and funds nothing until it is settled again"
+            )
         rate = self._rates.get((record.network, record.asset.lower()))
         if rate is None:
             raise FundingError(
@@ -196,6 +205,10 @@ class Funder:
         # Of what is not our own the type alone: the text may quote an address with a key in it.
         said = str(error) if isinstance(error, FundingError) else type(error).__name__
         reason = said[:REASON_LENGTH_MAX]
+        if not posted.attempts:
+            _log.warning(
+                "payment %s does not fund its budget yet: %s", *(posted.notice.payment_id, reason)
+            )
         if attempts < self._attempts_max:
             wait_ms = backoff_ms(attempts, RETRY_MS, RETRY_MS_MAX, self._rng)
             self._store.put_off(posted.number, now_ms + wait_ms, reason)
