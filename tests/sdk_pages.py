@@ -240,12 +240,14 @@ PAYMENTS: Groups = {
         [
             *_from("bursar.payments", "PaymentRecord PaymentEvent Evidence Finding Prover"),
             *_from("bursar.payments", "Notice Change event_of move move_work move_budget"),
-            *_from("bursar.payments", "move_remedy"),
+            *_from("bursar.payments", "move_remedy Transfer"),
         ],
     ),
     "Operate": (
         "What `bursar payments` does, for programs: [how to](../howto/operate_payments.md).",
-        _from("bursar.payments", "recheck mark_refunded write_off RefundChecker OperatorError"),
+        _from(
+            "bursar.payments", "recheck mark_refunded write_off Refund RefundChecker OperatorError"
+        ),
     ),
 }
 PAGES: dict[str, Groups] = {"sdk.md": GROUPS, "payments.md": PAYMENTS}

@@ -198,7 +198,7 @@ PUBLIC: dict[str, list[str]] = {
     ],
     "bursar.payments": [
         *("AlertSender", "NoticeQuery", "SenderMetrics", "SenderSettings", "Webhook"),
-        *("WebhookError", "is_signed"),
+        *("Refund", "Transfer", "WebhookError", "is_signed"),
         "AlertKind",
         "Book",
         "BudgetState",

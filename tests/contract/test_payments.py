@@ -17,7 +17,7 @@ from bursar.payments.ports import (
     Tally,
     Whose,
 )
-from bursar.payments.records import Change, Evidence, Topic, move_work
+from bursar.payments.records import Change, Evidence, Topic, Transfer, move_work
 from bursar.payments.store import open_payments
 from bursar.testing.memory_payments import MemoryPayments
 from payments.world import NOW_MS, alert, moved, payment, recorded
@@ -376,3 +376,29 @@ def test_a_tally_follows_every_change_and_no_other(store: PaymentStore) -> None:
         Tally(Money.RECORDED, Disposition.OPEN, 1),
         Tally(Money.SUBMITTING, Disposition.HELD, 1),
     }
+
+
+def test_one_transfer_pays_one_payment_back(store: PaymentStore) -> None:
+    """The first that is free is taken with the change; where none is, nothing is saved."""
+    one, two, three = (add(store, name) for name in "123")
+    first, second = (Transfer("eip155:1", "0xt", index) for index in (4, 6))
+
+    def paid_back(record: Any, *refunds: Transfer) -> Any:
+        change = replace(moved(record, Trigger.SENDING), refunds=refunds)
+        return replace(change, notices=(alert(record, record.payment_id),))
+
+    [result] = store.save([paid_back(one, first)])
+    assert result.saved is Saved.SAVED
+    [result] = store.save([paid_back(two, first)])
+    assert (result.saved, result.told) == (Saved.TAKEN, ())
+    assert store.get("pay_2") == two
+    assert len(store.events("pay_2")) == 1
+    [result] = store.save([replace(paid_back(two, first, second), version=9)])
+    assert result.saved is Saved.STALE  # and what was not saved took nothing
+    [result] = store.save([paid_back(two, first, second)])
+    assert result.saved is Saved.SAVED
+    [result] = store.save([paid_back(three, first, second)])
+    assert result.saved is Saved.TAKEN
+    other = replace(second, network="eip155:2")
+    [result] = store.save([paid_back(three, second, other)])
+    assert result.saved is Saved.SAVED

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from bursar.payments import operate
-from bursar.payments.operate import OperatorError
+from bursar.payments.operate import OperatorError, Refund
 from bursar.payments.outcome import Disposition, Money, Remedy, Trigger, Work
 from bursar.payments.ports import PaymentQuery, PaymentStore
-from bursar.payments.records import Evidence, Finding, PaymentRecord, Topic
+from bursar.payments.records import Finding, PaymentRecord, Topic, Transfer
 from bursar.payments.store import open_payments
 from bursar.testing.memory_payments import MemoryPayments
 from payments.world import NOW_MS, SEEN, moved, payment, recorded
@@ -37,8 +37,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PaymentSto
 class Chain:
     """A chain that shows what it is told to, and may do something while it is asked."""
 
-    def __init__(self, trigger: Trigger = Trigger.UNDECIDED, *, refunds: bool = True) -> None:
-        self.trigger, self.refunds, self.asked = trigger, refunds, 0
+    def __init__(
+        self,
+        trigger: Trigger = Trigger.UNDECIDED,
+        *,
+        refunds: bool = True,
+        logs: tuple[int, ...] = (3,),
+    ) -> None:
+        self.trigger, self.refunds, self.logs, self.asked = trigger, refunds, logs, 0
         self.meanwhile: Any = lambda: None
 
     def endpoint(self, record: PaymentRecord) -> str:
@@ -49,27 +55,48 @@ class Chain:
         self.meanwhile()
         return Finding(self.trigger, SEEN)
 
-    async def refund(self, record: PaymentRecord, tx_hash: str) -> Evidence | None:
+    async def refund(self, record: PaymentRecord, tx_hash: str) -> Refund | None:
         self.asked += 1
         self.meanwhile()
-        return SEEN if self.refunds else None
+        found = tuple(Transfer(record.network, tx_hash.lower(), log) for log in self.logs)
+        return Refund(SEEN, found) if self.refunds else None
 
 
-def put(store: PaymentStore, *triggers: Trigger, **changes: Any) -> PaymentRecord:
-    record = payment()
+def put(store: PaymentStore, *triggers: Trigger, name: str = "1", **changes: Any) -> PaymentRecord:
+    record = payment(name)
     store.add(record, recorded(record))
     store.save([moved(record, *triggers, **changes)])
-    return now(store)
+    return now(store, name)
 
 
-def now(store: PaymentStore) -> PaymentRecord:
-    record = store.get("pay_1")
+def now(store: PaymentStore, name: str = "1") -> PaymentRecord:
+    record = store.get(f"pay_{name}")
     assert record is not None
     return record
 
 
-def refund(store: PaymentStore, chain: Chain, tx: str = TX) -> PaymentRecord:
-    return asyncio.run(operate.mark_refunded(store, chain, "pay_1", tx, "ann", NOW_MS))
+def refund(store: PaymentStore, chain: Chain, tx: str = TX, name: str = "1") -> PaymentRecord:
+    return asyncio.run(operate.mark_refunded(store, chain, f"pay_{name}", tx, "ann", NOW_MS))
+
+
+def test_one_transfer_pays_one_payment_back(store: PaymentStore) -> None:
+    """A second payment is refused it, and changes nothing; a batch pays back as many as it has."""
+    for name in "12345":
+        put(store, *SETTLED, name=name, work=Work.FAILED)
+    assert refund(store, Chain(), name="1").disposition is Disposition.REFUNDED
+    before = now(store, "2")
+    with pytest.raises(OperatorError, match="pays another payment back already"):
+        refund(store, Chain(), name="2")
+    assert now(store, "2") == before
+    assert len(store.events("pay_2")) == 4
+    batch = "0x" + "b" * 64
+    for name in "23":
+        assert refund(store, Chain(logs=(5, 9)), batch, name).refund_tx == batch
+    with pytest.raises(OperatorError, match="pays another payment back already"):
+        refund(store, Chain(logs=(5, 9)), batch, "4")
+    assert refund(store, Chain(logs=(5, 9)), batch, "3").refund_tx == batch
+    assert refund(store, Chain(), "0x" + "c" * 64, "4").disposition is Disposition.REFUNDED
+    assert now(store, "5").disposition is Disposition.ORPHANED
 
 
 def recheck(store: PaymentStore, chain: Chain, payment_id: str = "pay_1") -> PaymentRecord:

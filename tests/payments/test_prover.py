@@ -12,7 +12,9 @@ from bursar.testing.chain import Dollar, LocalChain
 from bursar.x402 import evm
 from bursar.x402.authorization import Authorization
 from bursar.x402.prover import ChainProver, question_of
-from bursar.x402.rpc import Rpc
+from bursar.x402.reading import Question
+from bursar.x402.refunding import Place, paid_at, refunds
+from bursar.x402.rpc import Block, Log, Receipt, Rpc
 from payments.paying import Payer
 from payments.world import payment
 
@@ -104,8 +106,71 @@ def test_refund_is_a_final_transfer_back(chain: LocalChain, dollar: Dollar) -> N
     assert asked(chain, "refund", orphan, back) is None  # not final yet
     chain.finalize()
     proof = asked(chain, "refund", orphan, back)
-    assert proof.tx_hash == back
+    assert proof.evidence.tx_hash == back
+    assert [(one.network, one.tx_hash) for one in proof.transfers] == [(orphan.network, back)]
     for other in (paid, short, wrong, "0x" + "00" * 32):
         assert asked(chain, "refund", orphan, other) is None
     with pytest.raises(ValueError, match="transaction must be 32 bytes"):
         asked(chain, "refund", orphan, "0x12")
+
+
+def test_what_was_transferred_before_the_payment_is_no_refund(
+    chain: LocalChain, dollar: Dollar
+) -> None:
+    """Where the payment's transaction is known, by its place; else by when it was recorded."""
+    shop, payer = chain.accounts[6], Payer.rich(dollar)
+    signed, signature = payer.authorize(to=shop)
+    dollar.mint(shop, 10 * signed.value)
+    call = evm.call(TRANSFER_CALL, payer.address, signed.value)
+    early = chain.send(dollar.address, call, shop)
+    chain.mine(1, seconds=60)
+    orphan = record(dollar, signed)
+    paid = dollar.submit(signed, signature)
+    late = chain.send(dollar.address, call, shop)
+    chain.finalize()
+    for known in (orphan, replace(orphan, tx_hash=paid)):
+        assert asked(chain, "refund", known, early) is None
+        assert asked(chain, "refund", known, late).evidence.tx_hash == late
+
+
+def log(index: int, sender: str, to: str, value: int = 7) -> Log:
+    topics = (evm.TRANSFER, evm.topic(sender), evm.topic(to))
+    return Log(TOKEN, topics, f"0x{value:064x}", 20, "0xb", "0xt", index)
+
+
+SHOP, PAYER, TOKEN = "0x" + "5a" * 20, "0x" + "d3" * 20, "0x" + "70" * 20
+ASKED = Question(1, TOKEN, PAYER, SHOP, 7, "0xn", 1_000, 500)
+BACK = log(4, SHOP, PAYER)
+
+
+@pytest.mark.parametrize(
+    ("logs", "paid", "at_s", "found"),
+    [
+        ((BACK,), None, 500, (4,)),
+        ((BACK,), None, 499, ()),
+        ((BACK,), Place(19, 90), 499, (4,)),
+        ((BACK,), Place(20, 3), 499, (4,)),
+        ((BACK,), Place(20, 4), 999, ()),
+        ((BACK,), Place(20, 5), 999, ()),
+        ((BACK,), Place(21, 0), 999, ()),
+        ((BACK, log(6, SHOP, PAYER)), Place(20, 5), 999, (6,)),
+        ((BACK, log(6, SHOP, PAYER)), None, 500, (4, 6)),
+        ((log(4, SHOP, PAYER, 6), log(5, PAYER, SHOP), log(6, SHOP, SHOP)), None, 500, ()),
+        ((replace(BACK, address=SHOP), replace(BACK, data="0x07")), None, 500, ()),
+    ],
+)
+def test_which_transfers_pay_back(
+    logs: tuple[Log, ...], paid: Place | None, at_s: int, found: tuple[int, ...]
+) -> None:
+    receipt = Receipt("0xt", True, 20, "0xb", logs)
+    block = Block(20, "0xb", at_s)
+    assert refunds(ASKED, receipt, block, paid) == found
+    assert refunds(ASKED, replace(receipt, succeeded=False), block, paid) == ()
+
+
+def test_where_a_payment_was_made() -> None:
+    ours = Receipt("0xt", True, 20, "0xb", (BACK, log(5, PAYER, SHOP), log(6, PAYER, SHOP)))
+    assert paid_at(ASKED, ours) == Place(20, 5)
+    assert paid_at(ASKED, replace(ours, logs=(BACK,))) is None
+    assert paid_at(ASKED, replace(ours, succeeded=False)) is None
+    assert paid_at(ASKED, None) is None

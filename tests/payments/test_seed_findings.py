@@ -17,7 +17,7 @@ import pytest
 
 import bursar
 from bursar.payments.book import Book, Limits
-from bursar.payments.operate import document, mark_refunded
+from bursar.payments.operate import Refund, document, mark_refunded
 from bursar.payments.outcome import (
     Disposition,
     Money,
@@ -30,7 +30,7 @@ from bursar.payments.outcome import (
     wire_status,
 )
 from bursar.payments.ports import PaymentQuery, PaymentStore
-from bursar.payments.records import Evidence, Finding, PaymentRecord, Topic
+from bursar.payments.records import Evidence, Finding, PaymentRecord, Topic, Transfer
 from bursar.payments.schedule import Pace
 from bursar.payments.sealing import Sealer
 from bursar.payments.store import open_payments
@@ -320,14 +320,15 @@ def test_defect_5_nobody_is_overwritten_and_history_only_grows(
     later(clock)
     tx_hash = "0x" + "5" * 64
 
-    class Refund:
-        async def refund(self, record: PaymentRecord, tx_hash: str) -> Evidence:
-            return Evidence("rpc:test", tx_hash=tx_hash)
+    class Checker:
+        async def refund(self, record: PaymentRecord, tx_hash: str) -> Refund:
+            said = Evidence("rpc:test", tx_hash=tx_hash)
+            return Refund(said, (Transfer(record.network, tx_hash, 1),))
 
     class Slow(Witness):
         async def prove(self, record: PaymentRecord) -> Finding:
             if book.get("pay_1").refund_tx is None:
-                await mark_refunded(book.store, Refund(), "pay_1", tx_hash, "ann", clock.now_ms())
+                await mark_refunded(book.store, Checker(), "pay_1", tx_hash, "ann", clock.now_ms())
             return await super().prove(record)
 
     sweep(book, Slow())

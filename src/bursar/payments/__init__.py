@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bursar.payments.book import Limits as Limits
     from bursar.payments.book import NoSuchPayment as NoSuchPayment
     from bursar.payments.operate import OperatorError as OperatorError
+    from bursar.payments.operate import Refund as Refund
     from bursar.payments.operate import RefundChecker as RefundChecker
     from bursar.payments.operate import mark_refunded as mark_refunded
     from bursar.payments.operate import recheck as recheck
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from bursar.payments.records import PaymentEvent as PaymentEvent
     from bursar.payments.records import PaymentRecord as PaymentRecord
     from bursar.payments.records import Topic as Topic
+    from bursar.payments.records import Transfer as Transfer
     from bursar.payments.records import event_of as event_of
     from bursar.payments.records import move as move
     from bursar.payments.records import move_budget as move_budget
@@ -85,6 +87,7 @@ else:
             "bursar.payments.book": ("Book", "Limits", "NoSuchPayment"),
             "bursar.payments.operate": (
                 "OperatorError",
+                "Refund",
                 "RefundChecker",
                 "mark_refunded",
                 "recheck",
@@ -131,6 +134,7 @@ else:
                 "PaymentEvent",
                 "PaymentRecord",
                 "Topic",
+                "Transfer",
                 "event_of",
                 "move",
                 "move_budget",

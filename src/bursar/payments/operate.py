@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
 
 from bursar.payments.alerts import alerts_of, notice_of, tell
@@ -21,6 +21,7 @@ from bursar.payments.records import (
     Evidence,
     PaymentEvent,
     PaymentRecord,
+    Transfer,
     move,
     move_remedy,
 )
@@ -35,11 +36,25 @@ class OperatorError(Exception):
     """A command that is refused; the message says why and what to do. Nothing was changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """What shows that a payment was paid back.
+
+    Attributes:
+        evidence: what it rests on.
+        transfers: those in the transaction that pay back exactly this payment's value, after it
+            was made; a batch may hold several, for several payments.
+    """
+
+    evidence: Evidence
+    transfers: tuple[Transfer, ...]
+
+
 class RefundChecker(Protocol):
     """Looks on the chain whether a transaction pays a payment's value back to its payer."""
 
-    async def refund(self, record: PaymentRecord, tx_hash: str) -> Evidence | None:
-        """Return the evidence of a final refund; None if the transaction is no such thing."""
+    async def refund(self, record: PaymentRecord, tx_hash: str) -> Refund | None:
+        """Return what shows a final refund; None if the transaction is no such thing."""
         ...
 
 
@@ -110,9 +125,11 @@ async def mark_refunded(
 ) -> PaymentRecord:
     """Note a refund that the chain shows; noting the same one again changes nothing.
 
+    One transfer pays one payment back, so that no loss is closed by another's refund.
+
     Raises:
-        OperatorError: there is no such payment, the transaction does not refund it, it was
-            refunded by another one, or there is nothing to refund.
+        OperatorError: there is no such payment, the transaction does not refund it or refunds
+            another one, it was refunded by another one, or there is nothing to refund.
     """
     record = _get(store, payment_id)
     _refuse_other_refund(record, tx_hash)
@@ -122,13 +139,17 @@ async def mark_refunded(
     if proof is None:
         raise OperatorError(
             f"transaction {tx_hash} does not pay {record.value} of {record.asset} back to "
-            f"{record.payer} in a final block; check the hash, or wait until it is final"
+            f"{record.payer} in a final block after the payment; check the hash, or wait until it "
+            "is final"
         )
-    evidence = replace(proof, source=f"operator:{operator}", tx_hash=tx_hash)
+    evidence = replace(proof.evidence, source=f"operator:{operator}", tx_hash=tx_hash)
 
     def again(now: PaymentRecord) -> Change | None:
         _refuse_other_refund(now, tx_hash)
-        return None if now.refund_tx else _remedied(now, Remedy.REFUNDED, evidence, now_ms)
+        if now.refund_tx is not None:
+            return None
+        made = _remedied(now, Remedy.REFUNDED, evidence, now_ms)
+        return replace(made, refunds=proof.transfers)
 
     return amend(store, payment_id, again)
 
@@ -233,4 +254,9 @@ def amend(
         if result.saved is Saved.SAVED:
             tell(result.told)
             return _get(store, payment_id)
+        if result.saved is Saved.TAKEN:
+            raise OperatorError(
+                f"transaction {change.after.refund_tx} pays another payment back already, and no "
+                "transfer in it is left for this one; one transfer pays one payment back"
+            )
     raise OperatorError(f"payment {payment_id} keeps changing; try again in a moment")

@@ -46,6 +46,7 @@ class Saved(StrEnum):
     SAVED = "SAVED"
     STALE = "STALE"  # the record has another version by now: read it again
     FENCED = "FENCED"  # the claim passed to another worker: drop what was found
+    TAKEN = "TAKEN"  # every transfer that would pay it back pays another payment back
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,10 +191,26 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """One transfer on a chain: the entry of a transaction's log, by its index in the block."""
+
+    network: str
+    tx_hash: str
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A record as it shall be, what it was read as, and what belongs to the change.
 
-    `fence` is that of the claim under which a worker looked; None for who holds no claim.
+    Attributes:
+        after: the record as it shall be.
+        version: of the record that was read.
+        fence: of the claim under which a worker looked; None for who holds no claim.
+        events: the lines of history.
+        notices: what others must be told.
+        refunds: transfers that pay it back; the first that pays no other payment back is taken
+            with the change, and where there is none nothing is saved.
     """
 
     after: PaymentRecord
@@ -202,6 +218,7 @@ class Change:
     fence: int | None = None
     events: tuple[PaymentEvent, ...] = ()
     notices: tuple[Notice, ...] = ()
+    refunds: tuple[Transfer, ...] = ()
 
 
 def event_of(record: PaymentRecord, what: str, evidence: Evidence, now_ms: int) -> PaymentEvent:

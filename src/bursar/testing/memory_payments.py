@@ -20,7 +20,7 @@ from bursar.payments.ports import (
     Tally,
     Whose,
 )
-from bursar.payments.records import Change, Notice, PaymentEvent, PaymentRecord
+from bursar.payments.records import Change, Notice, PaymentEvent, PaymentRecord, Transfer
 from bursar.testing.memory_outbox import MemoryOutbox
 
 
@@ -32,6 +32,7 @@ class MemoryPayments(MemoryOutbox):
         super().__init__()
         self._records: dict[str, PaymentRecord] = {}
         self._events: dict[str, list[PaymentEvent]] = {}
+        self._refunds: dict[Transfer, str] = {}
         self._closed = False
 
     def add(
@@ -118,6 +119,12 @@ class MemoryPayments(MemoryOutbox):
             return Result(Saved.FENCED)
         if now.version != change.version:
             return Result(Saved.STALE)
+        mine = (None, now.payment_id)
+        free = [each for each in change.refunds if self._refunds.get(each) in mine]
+        if change.refunds and not free:
+            return Result(Saved.TAKEN)
+        for each in free[:1]:
+            self._refunds[each] = now.payment_id
         kept = change.fence is None
         self._records[now.payment_id] = replace(
             change.after,

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bursar.clock import Clock, SystemClock
+from bursar.payments.operate import Refund
 from bursar.payments.outcome import Money, Trigger
-from bursar.payments.records import Evidence, Finding, PaymentRecord
+from bursar.payments.records import Evidence, Finding, PaymentRecord, Transfer
 from bursar.x402 import evm, offers
 from bursar.x402.decide import Verdict, decide
 from bursar.x402.facilitators import Facilitator
 from bursar.x402.finality import DEFAULT, Finality, check, final_block, of
 from bursar.x402.reading import Question, nonce_used, read
-from bursar.x402.rpc import Receipt, Rpc, RpcError
+from bursar.x402.refunding import paid_at, refunds
+from bursar.x402.rpc import Rpc, RpcError
 
 
 def question_of(record: PaymentRecord, hint: str | None = None) -> Question:
@@ -116,8 +118,10 @@ class ChainProver:
                 problem = error
         raise problem
 
-    async def refund(self, record: PaymentRecord, tx_hash: str) -> Evidence | None:
+    async def refund(self, record: PaymentRecord, tx_hash: str) -> Refund | None:
         """Return the proof that a final transaction pays a payment's value back to its payer.
+
+        What was transferred before the payment is no refund of it.
 
         Raises:
             RpcError: an endpoint could not say.
@@ -136,11 +140,16 @@ class ChainProver:
         if final is None or receipt is None or receipt.block_number > final.number:
             return None
         there = await first.block(receipt.block_number)
-        if there is None or there.hash != receipt.block_hash or not pays_back(asked, receipt):
+        if there is None or there.hash != receipt.block_hash:
             return None
-        source = f"rpc:{first.name}"
-        return Evidence(
-            source, "refunded", there.hash, there.number, there.timestamp, tx_hash=wanted
+        payment = None if record.tx_hash is None else await first.receipt(record.tx_hash)
+        found = refunds(asked, receipt, there, paid_at(asked, payment))
+        if not found:
+            return None
+        seen = (there.hash, there.number, there.timestamp)
+        return Refund(
+            Evidence(f"rpc:{first.name}", "refunded", *seen, tx_hash=wanted),
+            tuple(Transfer(record.network, wanted, index) for index in found),
         )
 
     async def _hint(self, record: PaymentRecord) -> str | None:
@@ -166,16 +175,4 @@ def evidence_of(verdict: Verdict) -> Evidence:
         return said
     return replace(
         said, block_hash=block.hash, block_number=block.number, block_time_s=block.timestamp
-    )
-
-
-def pays_back(asked: Question, receipt: Receipt) -> bool:
-    """Say whether a receipt holds a transfer of the whole value from the payee to the payer."""
-    topics = (evm.TRANSFER, evm.topic(asked.pay_to), evm.topic(asked.payer))
-    return receipt.succeeded and any(
-        log.address == asked.asset
-        and log.topics == topics
-        and len(log.data) == 66
-        and int(log.data, 16) == asked.value
-        for log in receipt.logs
     )

@@ -32,6 +32,7 @@ from bursar.payments.records import (
     Notice,
     PaymentEvent,
     PaymentRecord,
+    Transfer,
     evidence_from_json,
 )
 from bursar.storage.sqlite import connect as opening
@@ -291,6 +292,8 @@ def _existing(connection: sqlite3.Connection, record: PaymentRecord) -> PaymentR
 
 
 def _save(connection: sqlite3.Connection, change: Change) -> Result:
+    if change.refunds and not _is_free(connection, change):
+        return Result(Saved.TAKEN)
     fenced = "" if change.fence is None else " AND fence = :held"
     ends = "" if change.fence is None else ", lease_owner = NULL, lease_until_ms = 0"
     values = _row(change.after) | {"was": change.version, "held": change.fence}
@@ -304,7 +307,32 @@ def _save(connection: sqlite3.Connection, change: Change) -> Result:
         is_fenced = change.fence is not None and now.fence != change.fence
         return Result(Saved.FENCED if is_fenced else Saved.STALE)
     _append(connection, change.events)
+    _take(connection, change)
     return Result(Saved.SAVED, post(connection, change.notices))
+
+
+def _is_free(connection: sqlite3.Connection, change: Change) -> bool:
+    """Return whether a transfer is left that pays no other payment back."""
+    mine = (None, change.after.payment_id)
+    return any(_paid_back_by(connection, each) in mine for each in change.refunds)
+
+
+def _take(connection: sqlite3.Connection, change: Change) -> None:
+    """Keep which transfer pays a payment back: the first that is free."""
+    for each in change.refunds:
+        if _paid_back_by(connection, each) is None:
+            row = (each.network, each.tx_hash, each.log_index, change.after.payment_id)
+            connection.execute("INSERT INTO payment_refund VALUES (?, ?, ?, ?)", row)
+            return
+
+
+def _paid_back_by(connection: sqlite3.Connection, transfer: Transfer) -> str | None:
+    """Return the payment that a transfer pays back."""
+    found = connection.execute(
+        "SELECT payment_id FROM payment_refund WHERE network = ? AND tx_hash = ? AND log_index = ?",
+        (transfer.network, transfer.tx_hash, transfer.log_index),
+    ).fetchone()
+    return None if found is None else str(found[0])
 
 
 def _append(connection: sqlite3.Connection, events: Sequence[PaymentEvent]) -> None:
