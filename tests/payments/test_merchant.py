@@ -239,20 +239,6 @@ def test_another_payload_under_the_same_nonce_is_a_conflict(shop: Shop, payer: P
     assert shop.get(said=forged).status_code == 409
 
 
-def test_a_nonce_that_is_used_up_buys_nothing(
-    shop: Shop, payer: Payer, dollar: Dollar, facilitator: ScriptedFacilitator
-) -> None:
-    """A transfer that was not collected here is not taken for a payment."""
-    signed, signature = payer.authorize(window_s=300)
-    dollar.submit(signed, signature)
-    said = payload(payer)
-    said["payload"] = {"signature": signature, "authorization": signed.to_wire()}
-    answer = shop.get(said=said)
-    assert (answer.status_code, answer.json()["error"]) == (402, "DUPLICATE_NONCE")
-    assert shop.store.page(PaymentQuery()) == []
-    assert settles(facilitator, said) == 0
-
-
 @pytest.mark.parametrize(
     ("changes", "error"),
     [

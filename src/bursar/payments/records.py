@@ -241,7 +241,8 @@ def move(
 ) -> tuple[PaymentRecord, PaymentEvent]:
     """Return a record after a trigger, and the line of its history.
 
-    The signed payload goes once the money is final: nothing may be sent any more.
+    The signed payload goes once the money is final: nothing may be sent any more. Work that
+    waited for that has as long from then on as it was given at first.
 
     Raises:
         IllegalTransition: no row leads from here by this trigger.
@@ -254,8 +255,18 @@ def move(
         now_ms,
         money=money,
         tx_hash=evidence.tx_hash or record.tx_hash,
+        work_until_ms=_work_until_ms(record, money, now_ms),
         sealed_payload=None if money in TERMINAL else record.sealed_payload,
     )
+
+
+def _work_until_ms(record: PaymentRecord, money: Money, now_ms: int) -> int | None:
+    """Return until when the work may take: its time begins when it can be done."""
+    until = record.work_until_ms
+    waited = money is Money.SETTLED and record.work is Work.NOT_STARTED
+    if until is None or not waited:
+        return until
+    return now_ms + max(0, until - record.created_at_ms)
 
 
 def move_work(

@@ -29,7 +29,7 @@ from bursar.x402.prover import ChainProver
 from bursar.x402.results import MemoryResults, Results, StoredAnswer
 from bursar.x402.routes import AmbiguousRequest, Routes, Sold
 from bursar.x402.serving import Application, Performance
-from bursar.x402.till import MERCHANT, Till, Unavailable, fingerprint
+from bursar.x402.till import MERCHANT, SpentLongAgo, Till, Unavailable, fingerprint
 
 SCOPE_KEY: Final = "bursar.payment"
 _log = logging.getLogger("bursar.x402")
@@ -171,7 +171,7 @@ class X402:
                 await answers.challenged(offers, "payment required").send(send)
                 return
             record = await self._collected(presented, price, offers, buys)
-        except (MalformedPayment, RefusedPayment, PaymentConflict) as wrong:
+        except (MalformedPayment, RefusedPayment, PaymentConflict, SpentLongAgo) as wrong:
             await _refusal(wrong, offers).send(send)
             return
         except (Unavailable, PaymentStoreError) as wrong:
@@ -362,8 +362,13 @@ def _refusal(wrong: Exception, offers: Sequence[Offer]) -> Reply:
         return answers.challenged(offers, wrong.code, str(wrong))
     if isinstance(wrong, PaymentConflict):
         return answers.conflicting(
-            "this authorization is on record for another request or payload; present the payment "
-            "that was made for it, or sign a new authorization"
+            "this authorization is on record for another request, payload, payee or price; "
+            "present it where it was made for, and here the payment that was made for this"
+        )
+    if isinstance(wrong, SpentLongAgo):
+        return answers.conflicting(
+            "this authorization has paid already, and is not on record here; do not pay again: "
+            "ask who runs this"
         )
     return answers.malformed(str(wrong))
 

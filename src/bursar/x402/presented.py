@@ -115,6 +115,17 @@ def admit(presented: Presented, asked: Sequence[Offer], now: int) -> Offer:
     Raises:
         RefusedPayment: it is for none of them, or its signature or window is wrong.
     """
+    offer = matched(presented, asked)
+    check_window(presented.authorization, offer, now)
+    return offer
+
+
+def matched(presented: Presented, asked: Sequence[Offer]) -> Offer:
+    """Return the offer that a payment is for, whenever it may be used.
+
+    Raises:
+        RefusedPayment: it is for none of them, or its signature is wrong.
+    """
     signed = presented.authorization
     here = [offer for offer in asked if offer.domain.chain_id == presented.chain_id]
     if not here:
@@ -128,7 +139,6 @@ def admit(presented: Presented, asked: Sequence[Offer], now: int) -> Offer:
     offer = next((one for one in priced if _signed_for(presented, one)), None)
     if offer is None:
         raise RefusedPayment("INVALID_SIGNATURE", "the signature is not the payer's for this token")
-    _check_window(signed, offer, now)
     return offer
 
 
@@ -143,7 +153,12 @@ def _signed_for(presented: Presented, offer: Offer) -> bool:
         return False
 
 
-def _check_window(signed: Authorization, offer: Offer, now: int) -> None:
+def check_window(signed: Authorization, offer: Offer, now: int) -> None:
+    """Refuse an authorization that is over, or that could be used for longer than was offered.
+
+    Raises:
+        RefusedPayment: it is.
+    """
     latest = now + offer.timeout_s + SKEW_S
     if signed.valid_before > latest:
         raise RefusedPayment(

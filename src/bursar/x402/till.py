@@ -3,7 +3,9 @@
 The rule that lives here: a payment is on record before a facilitator may move it, one caller
 settles it and nobody settles it again, and what its answer says is a hint until the chain has
 shown the transfer. A payment is known by its authorization; whoever presents it again gets
-what became of it, and whoever presents another payload under the same nonce is refused.
+what became of it, and whoever presents it for anything else, or another payload under the same
+nonce, is refused. Before a payer is told to sign anew, the chain is asked whether this
+authorization has paid us already.
 """
 
 from __future__ import annotations
@@ -11,17 +13,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from bursar.payments.book import Book
-from bursar.payments.outcome import TRANSITIONS, UNRESOLVED, Money, Trigger
+from bursar.payments.outcome import FINAL_PROOFS, TRANSITIONS, UNRESOLVED, Money, Trigger
 from bursar.payments.ports import PaymentConflict, PaymentStoreError, Prover
 from bursar.payments.records import Evidence, Finding, Kind, PaymentRecord
 from bursar.x402.facilitators import Facilitator, SettleAnswer
 from bursar.x402.offers import Offer
-from bursar.x402.presented import Presented, RefusedPayment, admit
+from bursar.x402.presented import Presented, RefusedPayment, check_window, matched
 from bursar.x402.pricing import Price
 from bursar.x402.prover import ChainProver
 from bursar.x402.rpc import RpcError
@@ -30,10 +33,23 @@ FIRST_PAUSE_S: Final = 0.1
 PAUSE_S_MAX: Final = 1.0
 STORE_TRIES: Final = 5
 MERCHANT: Final = "merchant"
+CLAIM_S: Final = 3600
+"""How long after its time a payment that is on no record may still be presented."""
+_PAID: Final = frozenset({Trigger.SETTLED, Trigger.INCLUDED})
+_USED: Final = ("DUPLICATE_NONCE", "this authorization was used for something else already")
+_log = logging.getLogger("bursar.x402")
 
 
 class Unavailable(Exception):
     """Nothing was sent, and nobody can say yet whether the payment is good: come back later."""
+
+
+class SpentLongAgo(Exception):
+    """It has paid us, is not on record, and its time has been over for long: ask an operator.
+
+    What is used can be read on the chain by everybody, signature and all. To sell for whatever
+    was ever paid to us would sell the past of every other shop with the same payee.
+    """
 
 
 class Till:
@@ -68,27 +84,23 @@ class Till:
         Raises:
             RefusedPayment: it is not what was asked for; nothing was sent.
             PaymentConflict: it is on record for something else.
+            SpentLongAgo: it was used long ago, and is not on record.
             Unavailable: it could not be checked; nothing was sent.
             PaymentStoreError: the database failed; nothing was sent.
         """
         record = await asyncio.to_thread(self._known, presented, offers)
         if record is None:
-            try:
-                record = await self._recorded(presented, price, offers, buys)
-            except RefusedPayment:
-                # Another process may have put it on record and settled it since we looked: then
-                # its nonce is used by the very payment, and a 402 would ask for a second one.
-                record = await asyncio.to_thread(self._known, presented, offers)
-                if record is None:
-                    raise
-        if (record.resource, _seal_of(record)) != (buys, fingerprint(presented)):
+            record = await self._recorded(presented, price, offers, buys)
+        if not self._is_for(record, presented, offers, buys):
             raise PaymentConflict(record)
+        if record.money is Money.REJECTED:
+            record = await self._doubted(record)
         if record.money is Money.RECORDED:
             record = await self._settled(record, presented)
         return await self._proved(record, price)
 
     def _known(self, presented: Presented, offers: Sequence[Offer]) -> PaymentRecord | None:
-        """Return the record of an authorization, whatever the price is by now."""
+        """Return the record of an authorization, whatever it was for."""
         for offer in offers:
             if offer.domain.chain_id == presented.chain_id:
                 found = self.book.store.get(payment_id(presented, offer))
@@ -96,30 +108,118 @@ class Till:
                     return found
         return None
 
+    def _is_for(
+        self, record: PaymentRecord, presented: Presented, offers: Sequence[Offer], buys: str
+    ) -> bool:
+        """Say whether a payment was made to us, for this, for no less than it costs.
+
+        Several shops may keep their payments in one store, and one of them is cheap.
+        """
+        paid = (record.network, record.asset.lower(), record.pay_to.lower())
+        return (record.tenant, record.resource, _seal_of(record)) == (
+            *(self._tenant, buys),
+            fingerprint(presented),
+        ) and any(
+            paid == (offer.network, offer.domain.asset.lower(), offer.pay_to.lower())
+            and record.value >= offer.amount
+            for offer in offers
+        )
+
     async def _recorded(
         self, presented: Presented, price: Price, offers: Sequence[Offer], buys: str
     ) -> PaymentRecord:
         """Check a payment that nobody knows yet, and put it on record."""
-        now_ms = self.book.clock.now_ms()
-        offer = admit(presented, offers, now_ms // 1000)
+        offer = matched(presented, offers)
         draft = self._draft(presented, price, offer, buys)
+        head, used, refused = await self._checked(presented, draft, offer)
+        if refused is None:
+            draft = replace(draft, from_block=head)
+            verified = Evidence(MERCHANT, f"verified by {self._name}", block_number=head)
+            return await asyncio.to_thread(self._written, draft, verified, presented)
+        # Somebody else may have collected it while it was checked.
+        record = await asyncio.to_thread(self._known, presented, offers)
+        if record is not None:
+            return record
+        if not used:
+            raise refused
+        finding = await self._paid(draft, refused)
+        return await asyncio.to_thread(self._found, draft, finding, presented)
+
+    async def _checked(
+        self, presented: Presented, draft: PaymentRecord, offer: Offer
+    ) -> tuple[int, bool, RefusedPayment | None]:
+        """Return the newest block, whether the nonce is used up in it, and why it is refused."""
+        refused: RefusedPayment | None = None
         try:
-            head, used = await self._prover.newest(draft)
-        except (RpcError, ValueError) as wrong:
-            raise Unavailable("the chain does not answer") from wrong
-        if used:
-            raise RefusedPayment("DUPLICATE_NONCE", "this authorization was used already")
+            check_window(presented.authorization, offer, self.book.clock.now_ms() // 1000)
+        except RefusedPayment as wrong:
+            refused = wrong
+        head, used = await self._newest(draft)
+        if used or refused is not None:
+            return head, used, refused or RefusedPayment(*_USED)
         said = await self._facilitator.verify(presented.payload, requirements(presented, offer))
         if said.valid is None:
             raise Unavailable("the facilitator cannot verify payments now")
-        if not said.valid:
-            raise RefusedPayment(said.reason, "the facilitator refuses the payment")
-        verified = Evidence(MERCHANT, f"verified by {self._name}", block_number=head)
-        sealed = json.dumps(presented.payload, separators=(",", ":")).encode()
-        record, _ = await asyncio.to_thread(
-            self.book.record, replace(draft, from_block=head), verified, payload=sealed
+        if said.valid:
+            return head, False, None
+        # It may be refused because it was used a moment ago.
+        head, used = await self._newest(draft)
+        return head, used, RefusedPayment(said.reason, "the facilitator refuses the payment")
+
+    async def _newest(self, record: PaymentRecord) -> tuple[int, bool]:
+        try:
+            return await self._prover.newest(record)
+        except (RpcError, ValueError) as wrong:
+            raise Unavailable("the chain does not answer") from wrong
+
+    async def _paid(self, draft: PaymentRecord, refused: RefusedPayment) -> Finding:
+        """Return the chain's proof that an authorization that is used up has paid us.
+
+        Raises:
+            RefusedPayment: it was used for something else; this is what the payer is told.
+            SpentLongAgo: it has paid us, and its time has been over for long.
+            Unavailable: it is not known yet what it was used for.
+        """
+        valid_before_s = draft.valid_before_s or 0
+        since_ms = min(draft.created_at_ms, (valid_before_s - CLAIM_S) * 1000)
+        finding = await _asked(self._prover, replace(draft, created_at_ms=max(0, since_ms)))
+        if finding is not None and finding.trigger in FINAL_PROOFS - _PAID:
+            raise refused
+        if finding is None or finding.trigger not in _PAID:
+            raise Unavailable("it is not known yet what this authorization was used for")
+        if draft.created_at_ms > (valid_before_s + CLAIM_S) * 1000:
+            _log.warning(
+                "%s paid %s in %s and is not on record; it is too old to be collected",
+                *(draft.payment_id, draft.pay_to, finding.evidence.tx_hash),
+            )
+            raise SpentLongAgo
+        return finding
+
+    def _found(self, draft: PaymentRecord, finding: Finding, presented: Presented) -> PaymentRecord:
+        """Put a payment on record that was made before it was presented here."""
+        said = Evidence(MERCHANT, "the chain shows that it was used: nothing is sent")
+        record = self._written(draft, said, presented)
+        if self.book.sending(record.payment_id, said) is None:
+            return self.book.get(record.payment_id)
+        return self.book.heard(record.payment_id, finding.trigger, finding.evidence)
+
+    async def _doubted(self, record: PaymentRecord) -> PaymentRecord:
+        """Return a refused payment as the chain shows it: a refusal is only somebody's word."""
+        _, used = await self._newest(record)
+        finding = await _asked(self._prover, record) if used else None
+        if finding is None or finding.trigger not in _PAID:
+            if used and (finding is None or finding.trigger not in FINAL_PROOFS):
+                raise Unavailable("it is not known yet what this authorization was used for")
+            return record
+        return await asyncio.to_thread(
+            self.book.heard, record.payment_id, finding.trigger, finding.evidence
         )
-        return record
+
+    def _written(
+        self, draft: PaymentRecord, evidence: Evidence, presented: Presented
+    ) -> PaymentRecord:
+        sealed = json.dumps(presented.payload, separators=(",", ":")).encode()
+        return self.book.record(draft, evidence, payload=sealed)[0]
 
     def _draft(self, presented: Presented, price: Price, offer: Offer, buys: str) -> PaymentRecord:
         signed, now_ms = presented.authorization, self.book.clock.now_ms()
