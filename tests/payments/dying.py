@@ -3,7 +3,7 @@
     python dying.py worker LEDGER RPC TOKEN NOW_MS STEP    ends itself by SIGKILL at STEP
     python dying.py send LEDGER RPC TOKEN URL              sends what stdin holds
 
-STEP is `claim`, `prove`, `save` or `notices` (each right after it), or `none`.
+STEP is one of `STEPS`, or `none`; which they are is a table in `test_worker_killed`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from bursar.payments.ports import PaymentStore
 from bursar.payments.records import Finding, PaymentRecord
 from bursar.payments.store import open_payments
 from bursar.payments.worker import PaymentWorker, WorkerSettings
+from bursar.storage.sqlite import payments as kept
 from bursar.testing import FakeClock
 from bursar.x402.authorization import Authorization
 from bursar.x402.facilitators import Facilitator
@@ -26,7 +27,11 @@ from bursar.x402.prover import ChainProver
 from bursar.x402.rpc import Rpc
 
 CHAIN_ID = 31337
-STEPS = ("claim", "prove", "save", "notices")
+STEPS = (
+    *("claiming", "claim", "read", "prove", "saving", "noting", "posting", "save"),
+    *("notices", "giving", "given"),
+)
+HANGS = ("giving", "given")
 
 
 def die() -> None:
@@ -49,6 +54,13 @@ class DyingStore:
             die()
         return claimed
 
+    def give_back(self, leases: Any) -> None:
+        if self._step == "giving":
+            die()
+        self._store.give_back(leases)
+        if self._step == "given":
+            die()
+
     def save(self, changes: Any) -> Any:
         saved = self._store.save(changes)
         if self._step == "save":
@@ -60,34 +72,64 @@ class DyingProver(ChainProver):
     """A prover whose process dies when it has its proof."""
 
     step = "none"
+    asked = asyncio.Event()
 
     async def prove(self, record: PaymentRecord) -> Finding:
+        self.asked.set()
+        if self.step in HANGS:
+            await asyncio.Event().wait()
         found = await super().prove(record)
         if self.step == "prove":
             die()
         return found
 
 
+def arm(step: str) -> None:
+    """Have the process die inside a transaction, between two questions, or after the telling."""
+    places: dict[str, tuple[Any, str]] = {
+        "claiming": (kept, "_one"),  # leased, and not committed yet
+        "read": (Rpc, "call"),
+        "saving": (kept, "_append"),
+        "noting": (kept, "_append"),
+        "posting": (kept, "post"),
+        "notices": (working, "tell"),
+    }
+    if step not in places:
+        return
+    owner, name = places[step]
+    real, before = getattr(owner, name), step == "saving"
+
+    def dying(*arguments: Any, **more: Any) -> Any:
+        if not before:
+            real(*arguments, **more)
+        die()
+
+    async def asked(*arguments: Any) -> Any:
+        await real(*arguments)
+        die()
+
+    setattr(owner, name, asked if step == "read" else dying)
+
+
 async def work(ledger: str, rpc: str, now_ms: str, step: str) -> None:
-    """Look at what is due until nothing is, or until the step."""
+    """Look once at what is due, or work until the step."""
     store: Any = DyingStore(open_payments(ledger), step)
     prover = DyingProver({f"eip155:{CHAIN_ID}": [Rpc(rpc)]}, clock=FakeClock(int(now_ms)))
     prover.step = step
-    if step == "notices":
-        told = working.tell
-
-        def tell(notices: Any) -> None:
-            told(notices)
-            die()
-
-        working.tell = tell
-    settings = WorkerSettings(poll_s=0.01, start_s=0.0, stop_s=5.0)
+    arm(step)
+    settings = WorkerSettings(poll_s=0.01, start_s=0.0, stop_s=0.1 if step in HANGS else 5.0)
     clock = FakeClock(int(now_ms))
     made = PaymentWorker(
         store, prover, owner=step, clock=clock, rng=random.Random(1), settings=settings
     )
-    async with made:
-        await asyncio.sleep(0.6)
+    if step == "none":
+        await made.sweep()
+    else:
+        async with made:
+            async with asyncio.timeout(60):
+                await prover.asked.wait()
+            if step not in HANGS:
+                await asyncio.sleep(60)  # it does not get that far
     await prover.aclose()
 
 
