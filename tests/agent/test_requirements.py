@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from bursar.agent import (
     TurnResult,
     UsageSummary,
     arun_turn_loop,
+    load_session,
     run_turn_loop,
 )
 from bursar.agent.gate import Gate
@@ -85,6 +87,40 @@ def test_r3_a_turn_that_committed_is_never_a_timeout(loop: LoopOf) -> None:
     assert result.worker_abandoned
     assert not result.cancel_acknowledged
     assert engine.inner.state.turns_committed == 1
+
+
+@LOOPS
+def test_r3_a_turn_that_is_saved_past_its_deadline_is_late(loop: LoopOf, tmp_path: Path) -> None:
+    """The deadline comes while the turn is being saved: it is in the file, and told as late."""
+    engine, scope = models.engine_of(save_to=tmp_path), CancelScope()
+    save = engine._session._save
+
+    def slow(*arguments: Any) -> Any:
+        over = threading.Thread(target=scope.cancel, args=(StopReason.TIMEOUT,), daemon=True)
+        over.start()  # it waits for this very commit
+        while scope.reason is None:
+            time.sleep(0.001)
+        return save(*arguments)
+
+    engine._session._save = slow  # type: ignore[method-assign]  # the seam of this test
+    result = loop("hello", engine=engine, max_turns=3, continuation_prompt="on", scope=scope)
+    assert [(one.stop_reason, one.late) for one in result] == [("completed", True)]
+    assert (result.loop_stop, result.deadline_exceeded) == ("timeout", True)
+    assert load_session(engine.session_id, tmp_path).state.messages == ("hello",)
+
+
+@LOOPS
+def test_r3_what_an_engine_raises_when_it_was_told_to_stop_is_kept(loop: LoopOf) -> None:
+    """Whatever the loop is called by then, it hands on what its engine said."""
+    scope = CancelScope()
+
+    class Raises:
+        def submit_message(self, *arguments: Any) -> TurnResult:
+            scope.cancel(StopReason.TIMEOUT)
+            raise ConnectionError("gone")
+
+    result = loop("hello", engine=Raises(), scope=scope, grace_seconds=30)
+    assert isinstance(result.error, ConnectionError)
 
 
 @LOOPS
@@ -215,6 +251,24 @@ def test_r6_an_exception_keeps_the_turns_before_it(loop: LoopOf, seconds: float 
     assert [one.stop_reason for one in result] == ["completed", "completed", "error"]
     assert isinstance(result.error, KeyError)
     assert result.loop_stop == "error"
+
+
+@LOOPS
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_r6_an_engine_that_returns_nothing_is_an_error(
+    loop: LoopOf, seconds: float | None
+) -> None:
+    """It is said what was wrong, and the turns before it are kept."""
+
+    class Forgets:
+        def submit_message(self, prompt: str, *_: Any) -> Any:
+            return None if prompt == "b" else result_of(prompt)
+
+    result = loop(
+        "a", engine=Forgets(), max_turns=3, continuation_prompt="b", timeout_seconds=seconds
+    )
+    assert [one.stop_reason for one in result] == ["completed", "error"]
+    assert "it must return a TurnResult" in result[-1].detail
 
 
 def test_r7_turns_are_counted_not_messages() -> None:

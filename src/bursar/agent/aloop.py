@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 from bursar.agent.config import QueryEngineConfig
 from bursar.agent.engine import QueryEngine
-from bursar.agent.plan import Plan, completed, stopped
+from bursar.agent.plan import Plan, completed, returned, stopped, told
 from bursar.agent.results import LoopResult, PermissionDenial, StopReason, TurnResult
 from bursar.agent.scope import GRACE_SECONDS, CancelScope
 from bursar.agent.threads import in_thread
 from bursar.agent.work import Running, abandon
+
+Ended = tuple[TurnResult, bool, Exception | None]
+"""What became of a turn, whether its engine came back, and what it raised then."""
 
 
 async def arun_turn_loop(
@@ -82,26 +84,27 @@ class _Loop:
                 entry = plan.ended(prompt, scope.reason or StopReason.CANCELLED)
                 return stopped(plan, turns, scope, entry, acknowledged=True)
             try:
-                last, came_back = await self._turn(prompt)
-            except Exception as error:  # noqa: BLE001 - the turns before it must not be lost
-                return stopped(plan, turns, scope, plan.failed(prompt, error), error)
+                last, came_back, error = await self._turn(prompt)
+            except Exception as raised:  # noqa: BLE001 - the turns before it must not be lost
+                return stopped(plan, turns, scope, plan.failed(prompt, raised), raised)
             if last.late or last.stop_reason != StopReason.COMPLETED:
                 gone = not came_back
-                return stopped(plan, turns, scope, last, acknowledged=came_back, abandoned=gone)
+                return stopped(
+                    plan, turns, scope, last, error, acknowledged=came_back, abandoned=gone
+                )
             turns.append(last)
         return completed(plan, turns, scope)
 
-    async def _turn(self, prompt: str) -> tuple[TurnResult, bool]:
-        """Return what became of a turn, and whether its engine came back."""
+    async def _turn(self, prompt: str) -> Ended:
+        scope, arguments = self._scope, self._plan.arguments(prompt)
         if isinstance(self._engine, QueryEngine):
-            arguments = (*self._plan.arguments(prompt), self._scope)
-            result = await self._engine.submit(*arguments)
-            return result, not result.abandoned
-        if self._scope is None:
-            return await self._call(*self._plan.arguments(prompt)), True
-        return await self._watched(prompt, self._scope)
+            result = await self._engine.submit(*arguments, scope)
+            return told(result, scope), not result.abandoned, None
+        if scope is None:
+            return returned(await self._call(*arguments)), True, None
+        return await self._watched(prompt, scope)
 
-    async def _watched(self, prompt: str, scope: CancelScope) -> tuple[TurnResult, bool]:
+    async def _watched(self, prompt: str, scope: CancelScope) -> Ended:
         """Wait for an engine that is not ours, until the scope fires."""
         scope.next_turn()
         running = Running(scope)
@@ -109,7 +112,7 @@ class _Loop:
         try:
             await running.next()
             if task.done():
-                return task.result(), True
+                return told(returned(task.result()), scope), True, None
             committed = scope.closed_turn()
             if self._suspends:
                 task.cancel()
@@ -119,11 +122,10 @@ class _Loop:
             if not task.done():
                 abandon(task)
         came_back = task.done()
-        last = _returned(task) if came_back else committed
+        last, error = _outcome(task) if came_back else (committed, None)
         if last is None:
-            return self._plan.ended(prompt, scope.reason or StopReason.CANCELLED), came_back
-        late = last.stop_reason == StopReason.COMPLETED
-        return replace(last, late=late), came_back
+            last = self._plan.ended(prompt, scope.reason or StopReason.CANCELLED)
+        return told(last, scope), came_back, error
 
     def _call(self, *arguments: Any) -> Coroutine[Any, Any, TurnResult]:
         if self._suspends and self._submit is not None:
@@ -132,6 +134,11 @@ class _Loop:
         return in_thread(lambda: self._engine.submit_message(*arguments))
 
 
-def _returned(task: asyncio.Task[TurnResult]) -> TurnResult | None:
-    """Return what an engine returned after it was told to stop, if it returned."""
-    return None if task.cancelled() or task.exception() is not None else task.result()
+def _outcome(task: asyncio.Task[TurnResult]) -> tuple[TurnResult | None, Exception | None]:
+    """Return what an engine returned, or raised, after it was told to stop."""
+    if task.cancelled():
+        return None, None
+    error = task.exception()
+    if error is not None:
+        return None, error if isinstance(error, Exception) else None
+    return task.result(), None

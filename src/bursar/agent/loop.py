@@ -10,12 +10,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from bursar.agent.config import QueryEngineConfig
 from bursar.agent.engine import QueryEngine
-from bursar.agent.plan import Plan, completed, reason_of, stopped
+from bursar.agent.plan import Plan, completed, reason_of, returned, stopped, told
 from bursar.agent.results import LoopResult, PermissionDenial, StopReason, TurnResult
 from bursar.agent.scope import GRACE_SECONDS, CancelScope
 from bursar.agent.threads import start_thread
@@ -83,7 +82,7 @@ def _plain(plan: Plan, engine: SubmitsMessages) -> LoopResult:
     turns: list[TurnResult] = []
     for prompt in plan.prompts:
         try:
-            turns.append(engine.submit_message(*plan.arguments(prompt)))
+            turns.append(returned(engine.submit_message(*plan.arguments(prompt))))
         except Exception as error:  # noqa: BLE001 - the turns before it must not be lost
             entry = plan.failed(prompt, error)
             return LoopResult((*turns, entry), reason_of(error), error=error)
@@ -125,8 +124,8 @@ class _Watched:
                 return self._interrupted(prompt, done)
             if done.error is not None:
                 return stopped(plan, turns, scope, plan.failed(prompt, done.error), done.error)
-            last = done.taken()
-            if last.stop_reason != StopReason.COMPLETED:
+            last = told(returned(done.result), scope)
+            if last.late or last.stop_reason != StopReason.COMPLETED:
                 return stopped(plan, turns, scope, last, acknowledged=True)
             turns.append(last)
         return completed(plan, turns, scope)
@@ -145,13 +144,11 @@ class _Watched:
         last = done.result if came_back else committed
         if last is None:
             last = self._plan.ended(prompt, self._reason())
-        elif last.stop_reason == StopReason.COMPLETED:
-            last = replace(last, late=True)
         return stopped(
             self._plan,
             self._turns,
             self._scope,
-            last,
+            told(last, self._scope),
             done.error if came_back else None,
             acknowledged=came_back,
             abandoned=not came_back,
@@ -174,7 +171,7 @@ class _Done:
     def run(self) -> None:
         """Do it, on the worker's thread."""
         try:
-            self.result = self.work()
+            self.result = returned(self.work())
         except Exception as error:  # noqa: BLE001 - handed to the loop, which says what it was
             self.error = error
         except BaseException as ended:  # noqa: BLE001 - it ended its turn, and not this thread
@@ -195,12 +192,6 @@ class _Done:
             return True
         scope.cancel(StopReason.TIMEOUT)  # the first reason stays, if there was one
         return False
-
-    def taken(self) -> TurnResult:
-        """Return what the engine returned."""
-        if self.result is None:
-            raise TypeError("submit_message returned None; it must return a TurnResult")
-        return self.result
 
 
 class _Worker:

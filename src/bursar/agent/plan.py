@@ -72,6 +72,23 @@ class Plan:
         return self.ended(prompt, reason_of(error), f"{type(error).__name__}: {error}")
 
 
+def returned(result: TurnResult | None) -> TurnResult:
+    """Return what an engine returned.
+
+    Raises:
+        TypeError: it returned nothing.
+    """
+    if result is None:
+        raise TypeError("submit_message returned None; it must return a TurnResult")
+    return result
+
+
+def told(last: TurnResult, scope: CancelScope | None) -> TurnResult:
+    """Return a turn as it is told: one that completed is late if the loop is over by then."""
+    over = scope is not None and scope.is_set()
+    return replace(last, late=True) if over and last.stop_reason == StopReason.COMPLETED else last
+
+
 def reason_of(error: Exception) -> StopReason:
     """Return the stop reason of an exception; a provider's timeout is never `timeout`."""
     provider = isinstance(error, ModelError) and error.failure is ModelFailure.PROVIDER_TIMEOUT
