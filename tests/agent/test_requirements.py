@@ -253,6 +253,50 @@ def test_r6_an_exception_keeps_the_turns_before_it(loop: LoopOf, seconds: float 
     assert result.loop_stop == "error"
 
 
+class Exits:
+    """Everything that a loop can run, leaving by `sys.exit`."""
+
+    name = "exits"
+
+    def submit_message(self, *_: Any) -> TurnResult:
+        sys.exit(3)
+
+
+class ExitsBlocking:
+    name = "exits"
+
+    def complete_sync(self, *_: Any, **__: Any) -> Any:
+        yield from ()
+        sys.exit(3)
+
+
+class ExitsAsync:
+    name = "exits"
+
+    async def complete(self, *_: Any, **__: Any) -> Any:
+        for one in ():
+            yield one
+        sys.exit(3)
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+@pytest.mark.parametrize("model", [None, ExitsBlocking, ExitsAsync])
+@LOOPS
+def test_r6_nothing_that_a_loop_runs_ends_the_process(
+    loop: LoopOf, model: Any, seconds: float | None
+) -> None:
+    """`sys.exit` in an engine or a model is an error of its turn."""
+    if model is None and seconds is None and loop is run_turn_loop:
+        engine: Any = Exits()
+        with pytest.raises(SystemExit):  # the caller's own thread: it is a plain call
+            loop("hello", engine=engine)
+        return
+    engine = Exits() if model is None else models.engine_of(model())
+    result = loop("hello", engine=engine, timeout_seconds=seconds)
+    assert result.loop_stop == "error"
+    assert "SystemExit" in result[-1].detail
+
+
 @LOOPS
 @pytest.mark.parametrize("seconds", [None, 60.0])
 def test_r6_an_engine_that_returns_nothing_is_an_error(

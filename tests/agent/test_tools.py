@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -223,6 +224,33 @@ def test_a_tool_that_hangs_delays_nobody() -> None:
         asyncio.run(case())
     assert time.monotonic() - began < 20
     hung.set()
+
+
+def leaves() -> str:
+    sys.exit(3)
+
+
+async def leaves_too() -> str:
+    sys.exit(3)
+
+
+def is_empty() -> str:
+    return next(iter(()))
+
+
+@pytest.mark.parametrize("function", [leaves, leaves_too, is_empty])
+def test_a_tool_cannot_end_the_loop_that_runs_it(function: Any) -> None:
+    """Neither the process nor the event loop is the tool's: the model is told that it failed."""
+    found = use(Toolbox([function]), function.__name__)
+    raised = "StopIteration" if function is is_empty else "SystemExit"
+    assert found.is_error
+    assert raised in found.text
+
+
+def test_whoever_is_asked_cannot_end_the_loop() -> None:
+    """A question that ends in `sys.exit` is a no."""
+    box = Toolbox([fails], Permissions(ask=lambda _: sys.exit(3)))
+    assert "asking failed" in use(box, "fails").text
 
 
 def test_a_denial_of_the_ledger_goes_up() -> None:

@@ -25,20 +25,34 @@ def start_thread(work: Callable[[], object], name: str) -> None:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns; whoever is cancelled leaves at once, and it runs on."""
+    """Return what `work` returns; whoever is cancelled leaves at once, and it runs on.
+
+    Raises:
+        RuntimeError: `work` raised what would end a thread, such as `SystemExit`.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - raised where it is awaited
-            _tell(loop, _settle, future, None, error)
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            _tell(loop, _settle, future, None, carried(error))
         else:
             _tell(loop, _settle, future, result, None)
 
     start_thread(run, "bursar-work")
     return await future
+
+
+def carried(error: BaseException) -> Exception:
+    """Return what an error is to whoever waits for it on an event loop.
+
+    A future cannot carry `StopIteration`, and `SystemExit` would end the loop and everybody on it.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"it raised {error!r}")
 
 
 async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncGenerator[T, None]:
@@ -58,8 +72,8 @@ async def each_in_thread(make: Callable[[], Generator[T, None, None]]) -> AsyncG
                         return
             finally:
                 source.close()
-        except Exception as raised:  # noqa: BLE001 - raised where the events are read
-            error = raised
+        except BaseException as raised:  # noqa: BLE001 - raised where the events are read
+            error = carried(raised)
         finally:
             _tell(loop, events.put_nowait, (None, error, True))
 

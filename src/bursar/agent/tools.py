@@ -15,28 +15,25 @@ denial of the ledger and a cancellation go further up. Who may use what:
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import re
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast, get_type_hints
+from typing import Any, Protocol, cast, get_type_hints
 
 import pydantic
 from pydantic_core import to_json
 
 from bursar import money
 from bursar.agent.ports import BudgetDenied, ToolCall, ToolResult, ToolSpec
+from bursar.agent.threads import carried, in_thread
 from bursar.vocabulary import Unit
 
 TEXT_MAX = 100_000
 """How many characters of a result a model is told."""
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 Ask = Callable[[ToolCall], "bool | Awaitable[bool]"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,38 +254,13 @@ async def _called(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call a function without holding up the event loop, and await what it returns."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args, **kwargs)
-    found = await _in_thread(lambda: function(*args, **kwargs))
-    return await found if inspect.isawaitable(found) else found
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    """Run on a daemon thread: one that hangs delays neither the turn nor the process's exit."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def tell(what: Callable[[Any], None], value: object) -> None:
-        def settle() -> None:
-            if not future.done():  # nobody waits any more after a cancellation
-                what(value)
-
-        try:
-            loop.call_soon_threadsafe(settle)
-        except RuntimeError:  # the loop is closed: nobody waits
-            return
-
-    def work() -> None:
-        try:
-            tell(future.set_result, context.run(call))
-        except StopIteration as error:  # a future cannot carry it
-            tell(future.set_exception, RuntimeError(f"the tool raised {error!r}"))
-        except Exception as error:  # noqa: BLE001 - it is raised where the call is awaited
-            tell(future.set_exception, error)
-
-    threading.Thread(target=work, name="bursar-tool", daemon=True).start()
-    return await future
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        found = await in_thread(lambda: function(*args, **kwargs))
+        return await found if inspect.isawaitable(found) else found
+    except SystemExit as error:
+        raise carried(error) from None
 
 
 def _text(value: Any) -> str:

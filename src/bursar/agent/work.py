@@ -47,7 +47,7 @@ from bursar.agent.talk import (
     used_in,
     used_tools,
 )
-from bursar.agent.threads import answering
+from bursar.agent.threads import answering, carried
 from bursar.client.context import interruptible
 
 Emit = Callable[[dict[str, Any]], object]
@@ -159,6 +159,8 @@ class Work:
             if not error.maybe_billed:
                 self._hearing = None
             raise
+        except SystemExit as error:
+            raise carried(error) from None
 
     async def _use(self, calls: tuple[ToolCall, ...], emit: Emit) -> None:
         for call in calls:
