@@ -299,9 +299,7 @@ def test_r6_nothing_that_a_loop_runs_ends_the_process(
 
 @LOOPS
 @pytest.mark.parametrize("seconds", [None, 60.0])
-def test_r6_an_engine_that_returns_nothing_is_an_error(
-    loop: LoopOf, seconds: float | None
-) -> None:
+def test_r6_an_engine_that_returns_nothing_is_an_error(loop: LoopOf, seconds: float | None) -> None:
     """It is said what was wrong, and the turns before it are kept."""
 
     class Forgets:
