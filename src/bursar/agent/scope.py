@@ -108,7 +108,12 @@ class CancelScope(threading.Event):
         raise ScopeFired("a cancel scope cannot be cleared; make a new CancelScope")
 
     def is_set(self) -> bool:
-        """Return whether it fired; a deadline that has passed fires it now."""
+        """Return whether it fired; a deadline that has passed fires it now.
+
+        A parent that fired may still be closing another turn before it comes to tell of it here.
+        """
+        if self.reason is None and self.parent is not None and self.parent.is_set():
+            self.cancel(self.parent.reason or StopReason.CANCELLED)
         if self.reason is None and self.deadline is not None and self.now() >= self.deadline:
             self.cancel(StopReason.TIMEOUT)
         return self.reason is not None
