@@ -15,6 +15,8 @@ SHOP = "0x" + "5a" * 20
 MALLORY = "0x" + "ba" * 20
 PRICE = 1_250_000
 WINDOW_S = 600
+FAST_MS = 2**42
+"""The time of a clock that is years fast: what ends a window beside it is the chain alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from bursar.payments.book import Book
 from bursar.payments.ports import PaymentQuery, PaymentStore
 from bursar.payments.records import PaymentRecord
+from bursar.testing import FakeClock
 from bursar.testing.chain import Dollar
 from bursar.testing.facilitator import ScriptedFacilitator
 from bursar.testing.memory_payments import MemoryPayments
@@ -30,7 +31,7 @@ from bursar.x402.offers import Offer, encode
 from bursar.x402.pricing import Price
 from bursar.x402.prover import ChainProver
 from bursar.x402.rpc import Rpc
-from payments.paying import PRICE, SHOP, Payer
+from payments.paying import FAST_MS, PRICE, SHOP, Payer
 
 WINDOW_S = 300
 
@@ -153,7 +154,8 @@ class Shop:
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":  # the clients belong to the loop that serves
             network = f"eip155:{self.dollar.chain.chain_id}"
-            self.prover = ChainProver({network: [Rpc(self.dollar.chain.url)]})
+            endpoints = {network: [Rpc(self.dollar.chain.url)]}
+            self.prover = ChainProver(endpoints, clock=FakeClock(FAST_MS))
             client = Facilitator(self._url, settle_timeout_s=self._settle_timeout_s)
             self.sells = X402(
                 self._inner,

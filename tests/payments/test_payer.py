@@ -122,7 +122,8 @@ class Buyer:
         async def look() -> None:
             chain = self.payer.dollar.chain
             prover = ChainProver({record.network: [Rpc(chain.url)]}, clock=self.clock)
-            self.clock.set_ms(max(self.clock.now_ms(), self.now(record).next_check_at_ms or 0))
+            due_ms = self.now(record).next_check_at_ms or 0
+            self.clock.set_ms(max(self.clock.now_ms(), chain.now() * 1_000, due_ms))
             worker = PaymentWorker(
                 self.store,
                 prover,

@@ -7,7 +7,8 @@ payer's cancel sets it too, and so does another transfer with the same nonce.
     final block, nonce used, by our transfer        SETTLED
     final block, nonce used, by another transfer    MISDIRECTED
     final block, nonce canceled                     VOIDED
-    final block at or after validBefore, unused     EXPIRED
+    final block and our clock at or after
+    validBefore, unused                             EXPIRED
     our transfer in a block that is not final       INCLUDED
     ... and was there before, and is gone           REORGED
     the named transaction failed                    REVERTED
@@ -15,8 +16,12 @@ payer's cancel sets it too, and so does another transfer with the same nonce.
     no reading, or one that contradicts itself      UNREACHABLE
     endpoints disagree about a final block          UNREACHABLE, and somebody is told
 
-One reading with a receipt is enough for SETTLED. A verdict that the payee was not paid needs
-every endpoint that is configured: an endpoint that lags or lies shows less than there is.
+One reading with a receipt is enough for SETTLED, unless another endpoint contradicts it: a
+nonce that is used stays used, so whoever has a final block as new and says unused is on another
+chain. A verdict that the payee was not paid needs every endpoint that is configured: an
+endpoint that lags or lies shows less than there is. And it needs our clock: an endpoint that
+invents a block of the future ends no window before its time, and a clock that is slow only
+makes us wait.
 """
 
 from __future__ import annotations
@@ -29,8 +34,8 @@ from bursar.x402 import evm
 from bursar.x402.reading import Question, Reading
 from bursar.x402.rpc import Block, Log, Receipt
 
-FUTURE_S = 7200
-"""A block this far ahead of our clock is a lie: it would end every window at once."""
+FUTURE_S = 900
+"""A block this far ahead of our clock is a lie; by less, our clock may be wrong."""
 
 NEGATIVE = (Trigger.EXPIRED, Trigger.VOIDED, Trigger.MISDIRECTED)
 
@@ -46,6 +51,7 @@ class Verdict:
         block: The block that it was read at.
         transaction: The transaction that proves it, where one does.
         log_index: The log in it that does.
+        used_at: The block in which the nonce was used or canceled, where one is shown.
         disagreement: Endpoints contradict each other; an operator is told.
     """
 
@@ -55,6 +61,7 @@ class Verdict:
     block: Block | None = None
     transaction: str | None = None
     log_index: int | None = None
+    used_at: int | None = None
     disagreement: bool = False
 
 
@@ -64,7 +71,7 @@ def decide(question: Question, readings: Sequence[Reading], now: int) -> Verdict
     Args:
         question: the payment.
         readings: one for each endpoint that is configured for its chain.
-        now: our clock, in seconds since 1970; it only unmasks blocks from the future.
+        now: our clock, in seconds since 1970; it ends no window, and none ends before it.
     """
     if not readings:
         reason = f"no endpoint is known for chain {question.chain_id}"
@@ -73,15 +80,42 @@ def decide(question: Question, readings: Sequence[Reading], now: int) -> Verdict
     settled = [verdict for verdict in single if verdict.trigger is Trigger.SETTLED]
     negative = [verdict for verdict in single if verdict.trigger in NEGATIVE]
     if (settled and negative) or len({verdict.trigger for verdict in negative}) > 1:
-        said = "; ".join(f"{one.endpoint}: {one.trigger}" for one in single)
-        who = " and ".join(one.endpoint for one in single)
-        reason = f"endpoints disagree: {said}"
-        return Verdict(Trigger.UNREACHABLE, reason, who, disagreement=True)
+        return _disagree(single, "; ".join(f"{one.endpoint}: {one.trigger}" for one in single))
+    if (forked := _forked(readings, single)) is not None:
+        return _disagree(single, forked)
     if settled:
         return settled[0]
     if len(negative) == len(readings):
         return negative[0]
     return min((one for one in single if one not in negative), key=_rank)
+
+
+def _disagree(single: Sequence[Verdict], what: str) -> Verdict:
+    who = " and ".join(one.endpoint for one in single)
+    return Verdict(Trigger.UNREACHABLE, f"endpoints disagree: {what}", who, disagreement=True)
+
+
+def _forked(readings: Sequence[Reading], single: Sequence[Verdict]) -> str | None:
+    """Return how two readings cannot be of one chain, if so: finality takes nothing back."""
+    finals: dict[int, Block] = {}
+    for reading in readings:
+        if reading.used is None or reading.final is None:
+            continue
+        number = reading.final.number
+        if finals.setdefault(number, reading.final).hash != reading.final.hash:
+            return f"final block {number} has two hashes"
+    unused = [
+        (one.endpoint, one.final.number) for one in readings if one.used is False and one.final
+    ]
+    for reading, verdict in zip(readings, single, strict=True):
+        used_at = verdict.used_at
+        if used_at is None and reading.used and reading.final is not None:
+            used_at = reading.final.number
+        for name, number in unused:
+            if used_at is not None and number >= used_at:
+                used = f"{reading.endpoint} has the nonce used in block {used_at}"
+                return f"{used}, and {name} unused in final block {number}"
+    return None
 
 
 def _rank(verdict: Verdict) -> int:
@@ -100,10 +134,16 @@ def _one(question: Question, reading: Reading, now: int) -> Verdict:
         return Verdict(Trigger.UNREACHABLE, reason, name, final)
     if reading.used:
         return _ended(question, reading, final)
-    if final.timestamp >= question.valid_before:
-        reason = f"unused in final block {final.number}, whose time is not before validBefore"
-        return Verdict(Trigger.EXPIRED, reason, name, final)
-    return _open(question, reading, final)
+    if final.timestamp < question.valid_before:
+        return _open(question, reading, final)
+    if now < question.valid_before:
+        left = question.valid_before - now
+        reason = (
+            f"final block {final.number} is past validBefore, which is in {left} s by our clock"
+        )
+        return Verdict(Trigger.UNDECIDED, reason, name, final)
+    reason = f"unused in final block {final.number}, whose time is not before validBefore"
+    return Verdict(Trigger.EXPIRED, reason, name, final)
 
 
 def _ended(question: Question, reading: Reading, final: Block) -> Verdict:
@@ -114,7 +154,8 @@ def _ended(question: Question, reading: Reading, final: Block) -> Verdict:
     ends = [_end(question, log, receipt) for log, receipt in reading.ends]
     proved = next((end for end in ends if end[0] is Trigger.SETTLED), ends[0])
     trigger, reason, log = proved
-    return Verdict(trigger, reason, reading.endpoint, final, log.transaction, log.index)
+    shown = (log.transaction, log.index, log.block_number)
+    return Verdict(trigger, reason, reading.endpoint, final, *shown)
 
 
 def _end(question: Question, log: Log, receipt: Receipt) -> tuple[Trigger, str, Log]:
@@ -148,7 +189,8 @@ def _open(question: Question, reading: Reading, final: Block) -> Verdict:
         paid = transfer_of(log, receipt)
         if paid is not None and _is_ours(paid, question):
             reason = f"paid in block {log.block_number}, which is not final"
-            return Verdict(Trigger.INCLUDED, reason, name, final, log.transaction, paid.index)
+            shown = (log.transaction, paid.index, log.block_number)
+            return Verdict(Trigger.INCLUDED, reason, name, final, *shown)
     if question.included and reading.head is not None:
         return Verdict(Trigger.REORGED, "the block that held it is gone", name, final)
     if reading.named is not None and not reading.named.succeeded:

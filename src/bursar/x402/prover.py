@@ -59,7 +59,7 @@ class ChainProver:
         facilitators: By the name in a record: asked for a hint where they can give one.
         finality: Which block counts as final, on every chain or by network: `finalized`, or sooner
             and at your own risk `safe` or one that has so many blocks after it.
-        clock: The time, which only unmasks blocks from the future.
+        clock: The time. It ends no window, and before it no block does.
     """
 
     def __init__(

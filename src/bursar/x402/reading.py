@@ -214,7 +214,7 @@ async def _logs(rpc: Rpc, question: Question, first: int, last: int) -> list[Log
     kinds = [evm.AUTHORIZATION_USED, evm.AUTHORIZATION_CANCELED]
     topics = [kinds, evm.topic(question.payer), question.nonce]
     found: list[Log] = []
-    calls, span = 0, max(1, last - first + 1)
+    calls, span, begin = 0, max(1, last - first + 1), first
     while first <= last:
         calls += 1
         end = min(last, first + span - 1)
@@ -228,7 +228,8 @@ async def _logs(rpc: Rpc, question: Question, first: int, last: int) -> list[Log
         if calls >= LOG_CALLS_MAX and end < last:
             raise RpcError(rpc.name, f"its logs take more than {LOG_CALLS_MAX} calls")
         first = end + 1
-    strange = [log for log in found if not _is_end(log, question)]
+    asked = range(begin, last + 1)
+    strange = [log for log in found if not _is_end(log, question) or log.block_number not in asked]
     if strange:
         raise RpcError(rpc.name, "eth_getLogs answered with logs that nobody asked for")
     return found

@@ -11,12 +11,24 @@ from bursar.payments.outcome import Trigger
 from bursar.payments.ports import PaymentStore
 from bursar.payments.records import PaymentRecord
 from bursar.payments.store import open_payments
-from payments.conftest import chain, dollar
+from bursar.testing.chain import LocalChain, ToolsMissing, install
+from payments.conftest import dollar
 from payments.world import moved, payment, recorded
 
-__all__ = ["chain", "dollar"]
+__all__ = ["dollar"]
 
 Put = Callable[..., PaymentRecord]
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[LocalChain]:
+    """A chain of last month: the commands go by the real clock, and expire nothing before it."""
+    try:
+        install()
+    except ToolsMissing as missing:
+        pytest.skip(str(missing))
+    with LocalChain(age_s=30 * 86_400) as running:
+        yield running
 
 
 @pytest.fixture

@@ -32,12 +32,16 @@ class LocalChain:
     """A running anvil, and what a test does to it.
 
     A block is final when `final_after` more have been mined. Blocks come one per transaction
-    and by `mine`, or not before `mine` after `pause`.
+    and by `mine`, or not before `mine` after `pause`. Its time is ours, or begins `age_s` ago:
+    then the blocks of a test that jumps ahead are in nobody's future.
     """
 
-    def __init__(self, *, chain_id: int = CHAIN_ID, block_time_s: int | None = None) -> None:
+    def __init__(
+        self, *, chain_id: int = CHAIN_ID, block_time_s: int | None = None, age_s: int = 0
+    ) -> None:
         self.chain_id = chain_id
         self._block_time_s = block_time_s
+        self._age_s = age_s
         self._numbers = itertools.count(1)
         self._tools = tools.install()
         self._paused = False
@@ -70,6 +74,8 @@ class LocalChain:
         words += ["--silent", "--slots-in-an-epoch", "1", "--gas-limit", "100000000"]
         if self._block_time_s is not None:
             words += ["--block-time", str(self._block_time_s)]
+        if self._age_s:
+            words += ["--timestamp", str(int(time.time()) - self._age_s)]
         quiet = subprocess.DEVNULL
         # In a session of its own: Ctrl-C on the terminal is for whoever started the chain.
         self._process = subprocess.Popen(
