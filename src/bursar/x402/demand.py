@@ -15,6 +15,7 @@ from bursar.x402 import offers
 from bursar.x402.authorization import Authorization, TokenDomain
 from bursar.x402.facilitators.answer import reason_of, transaction_of
 from bursar.x402.offers import Offer
+from bursar.x402.strangers import read_json
 
 HEADER_CHARS_MAX: Final = 64 * 1024
 OFFERS_MAX: Final = 50
@@ -94,8 +95,8 @@ def read_demand(headers: Mapping[str, str], body: bytes) -> Demand:
         if header is not None and len(header) <= HEADER_CHARS_MAX:
             said = offers.decode(header)
         else:
-            said = json.loads(body[:HEADER_CHARS_MAX])
-    except (ValueError, RecursionError):
+            said = read_json(body[:HEADER_CHARS_MAX])
+    except ValueError:
         return Demand(2, (), ())
     version = said.get("x402Version") if isinstance(said, Mapping) else None
     if isinstance(version, bool) or version not in (1, 2):
@@ -148,7 +149,7 @@ def read_told(headers: Mapping[str, str]) -> Told | None:
         return None
     try:
         said = offers.decode(header)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     if not isinstance(said, Mapping):
         return None

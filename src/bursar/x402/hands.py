@@ -31,7 +31,10 @@ class Blocking:
     async def send(self, request: Request) -> httpx2.Response:
         """Send a request, once."""
         return self.http.request(
-            request.method, request.url, headers=dict(request.headers), content=request.content
+            *(request.method, request.url),
+            headers=dict(request.headers),
+            content=request.content,
+            follow_redirects=False,
         )
 
     async def ledger(self, method: str, *arguments: Any) -> CyclesResponse:
@@ -75,7 +78,10 @@ class Waiting:
     async def send(self, request: Request) -> httpx2.Response:
         """Send a request, once."""
         return await self.http.request(
-            request.method, request.url, headers=dict(request.headers), content=request.content
+            *(request.method, request.url),
+            headers=dict(request.headers),
+            content=request.content,
+            follow_redirects=False,
         )
 
     async def ledger(self, method: str, *arguments: Any) -> CyclesResponse:

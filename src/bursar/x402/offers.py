@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from bursar.x402 import evm
 from bursar.x402.authorization import TokenDomain
+from bursar.x402.strangers import read_json
 
 SCHEME: Final = "exact"
 CAIP_EVM: Final = "eip155:"
@@ -152,4 +153,4 @@ def encode(message: Mapping[str, Any]) -> str:
 
 def decode(header: str) -> Any:
     """Return the JSON that a header holds; `ValueError` if it holds none."""
-    return json.loads(base64.b64decode(header, validate=True))
+    return read_json(base64.b64decode(header, validate=True))

@@ -51,8 +51,8 @@ class X402Payer:
         terms: who buys, and how long it is tried.
         prover: who asks the chain what became of payments; this payer closes it.
         settings: the bounds of the worker that asks it.
-        http: a client to use instead of one of its own; then `close` leaves it open. It must
-            not follow redirects: a payment is for the address that asked for it.
+        http: a client to use instead of one of its own; then `close` leaves it open. Redirects
+            are never followed: a payment is for the address that asked for it.
     """
 
     def __init__(

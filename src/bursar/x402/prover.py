@@ -7,6 +7,7 @@ only by a request that cannot pay.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,8 @@ from bursar.x402.finality import DEFAULT, Finality, check, final_block, of
 from bursar.x402.reading import Question, nonce_used, read
 from bursar.x402.refunding import paid_at, refunds
 from bursar.x402.rpc import Rpc, RpcError
+
+_log = logging.getLogger("bursar.x402")
 
 
 def question_of(record: PaymentRecord, hint: str | None = None) -> Question:
@@ -157,7 +160,12 @@ class ChainProver:
         facilitator = self._facilitators.get(record.facilitator or "")
         if facilitator is None or record.tx_hash is not None:
             return None
-        answer = await facilitator.status(question_of(record), record.facilitator_ref)
+        asked = question_of(record)
+        try:
+            answer = await facilitator.status(asked, record.facilitator_ref)
+        except Exception as error:  # noqa: BLE001  # without a hint the chain is asked all the same
+            _log.warning("%s gave no hint: %s", record.facilitator, type(error).__name__)
+            return None
         return None if answer is None else answer.transaction
 
     async def aclose(self) -> None:

@@ -2,13 +2,14 @@
 
 The rule that lives here: an endpoint is a witness, not the truth. What it says is checked for
 shape before anybody reads it, and everything else (silence, a refusal, an answer to another
-question) is one `RpcError` with the reason, never a value.
+question, a number that nobody counts to) is one `RpcError` with the reason, never a value.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,10 +18,15 @@ from urllib.parse import urlsplit
 import httpx2
 
 from bursar.x402 import evm
+from bursar.x402.strangers import read_json
 
 TIMEOUT_S = 10.0
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 REASON_CHARS_MAX = 200
+INT64_MAX = 2**63 - 1
+
+_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_HEX = re.compile(r"0x[0-9a-fA-F]*")
 
 Tag = Literal["latest", "safe", "finalized"]
 
@@ -131,9 +137,7 @@ class Rpc:
         """Return what a contract answers in exactly this block; `0x` where there is no code."""
         pinned = {"blockHash": block_hash, "requireCanonical": True}
         found = await self._ask("eth_call", [{"to": to, "data": data}, pinned])
-        if not isinstance(found, str) or not found.startswith("0x"):
-            raise self._wrong("eth_call", found)
-        return found.lower()
+        return self._hex("eth_call", found)
 
     async def logs(
         self, address: str, topics: Sequence[str | Sequence[str]], first: int, last: int
@@ -171,13 +175,15 @@ class Rpc:
         body = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._http.post(self._url, json=body, timeout=self._timeout_s)
+                answer = await self._http.post(
+                    self._url, json=body, timeout=self._timeout_s, follow_redirects=False
+                )
         except (httpx2.HTTPError, TimeoutError) as wrong:
             raise RpcError(self.name, f"{method}: {type(wrong).__name__}") from wrong
         if len(answer.content) > ANSWER_BYTES_MAX:
             raise RpcError(self.name, f"{method}: an answer of {len(answer.content)} bytes")
         try:
-            read = answer.json()
+            read = read_json(answer.content)
         except ValueError as wrong:
             reason = f"{method}: HTTP {answer.status_code} without JSON"
             raise RpcError(self.name, reason) from wrong
@@ -209,7 +215,7 @@ class Rpc:
             return Log(
                 address=evm.address(found["address"], "address"),
                 topics=tuple(evm.bytes32(one, "topic") for one in found["topics"]),
-                data=str(found["data"]).lower(),
+                data=self._hex("data", found["data"]),
                 block_number=self._number(found["blockNumber"], "blockNumber"),
                 block_hash=evm.bytes32(found["blockHash"], "blockHash"),
                 transaction=evm.bytes32(found["transactionHash"], "transactionHash"),
@@ -219,12 +225,17 @@ class Rpc:
             raise self._wrong("a log", found) from wrong
 
     def _number(self, found: object, what: str) -> int:
-        try:
-            if isinstance(found, str) and found.startswith("0x"):
-                return int(found, 16)
-        except ValueError:
-            pass
+        """Return a number of at most 63 bits: what counts blocks and seconds, and is stored."""
+        if isinstance(found, str) and _QUANTITY.fullmatch(found):
+            number = int(found, 16)
+            if number <= INT64_MAX:
+                return number
         raise self._wrong(what, found)
+
+    def _hex(self, what: str, found: object) -> str:
+        if not isinstance(found, str) or not _HEX.fullmatch(found):
+            raise self._wrong(what, found)
+        return found.lower()
 
     def _wrong(self, what: str, found: object) -> RpcError:
         return RpcError(self.name, f"{what} has no such shape: {str(found)[:REASON_CHARS_MAX]}")

@@ -120,13 +120,13 @@ def transaction_of(body: Mapping[str, Any]) -> str | None:
 
 
 def payment_id_of(body: Mapping[str, Any]) -> str | None:
-    """Return a facilitator's own name for a payment, of at most 256 characters."""
+    """Return a facilitator's own name for a payment, of at most 256 plain characters."""
     said = body.get("paymentId")
     if not isinstance(said, str):
         said = body.get("transaction")
         if not isinstance(said, str) or said.startswith("0x"):
             return None
-    return said[:256] or None
+    return said[:256] if said.isascii() and said.isprintable() and said else None
 
 
 def reason_of(body: Mapping[str, Any]) -> str:
@@ -141,7 +141,9 @@ def reason_of(body: Mapping[str, Any]) -> str:
 def retry_after(headers: Mapping[str, str]) -> int | None:
     """Return the seconds of `Retry-After`, clamped; a date counts as not given."""
     said = headers.get("retry-after", "").strip()
-    return min(int(said), RETRY_AFTER_S_MAX) if said.isascii() and said.isdigit() else None
+    if not (said.isascii() and said.isdigit()):
+        return None
+    return min(int(said), RETRY_AFTER_S_MAX) if len(said) < 10 else RETRY_AFTER_S_MAX
 
 
 def read_settle(status: int, headers: Mapping[str, str], body: object, raw: str) -> SettleAnswer:

@@ -1,16 +1,16 @@
 """One facilitator over HTTP: verify, settle once, ask for the status.
 
 The rule that lives here: settle is a payment, not a question. It is sent once for each call,
-never retried here, never by a redirect, and whatever happens to it comes back as a
-`SettleAnswer`; only a request that provably never left is a refusal.
+never retried here, never by a redirect (whatever the client given would do), and whatever
+happens to it comes back as a `SettleAnswer`; only a request that provably never left is a
+refusal. Questions that move nothing are answered too, by "nobody can tell" if need be.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,12 +20,24 @@ from bursar.x402.facilitators import answer
 from bursar.x402.facilitators.answer import SettleAnswer, StatusAnswer, VerifyAnswer
 from bursar.x402.facilitators.dialects import DIALECTS, Dialect
 from bursar.x402.reading import Question
+from bursar.x402.strangers import read_json
 
 VERIFY_TIMEOUT_S = 10.0
 SETTLE_TIMEOUT_S = 60.0
 STATUS_TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 50
 BODY_BYTES_MAX = 1024 * 1024
+
+
+class NotAuthenticated(Exception):
+    """The headers of a request could not be made, so it was not sent; says what was raised."""
+
+
+UNSENT: Final = (
+    # No connection, or not even headers: not a byte of the request has left.
+    *(httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout),
+    NotAuthenticated,
+)
 
 
 class Facilitator:
@@ -73,7 +85,7 @@ class Facilitator:
         body = _request(payload, requirements)
         try:
             status, _, read, _ = await self._send("POST", "/verify", VERIFY_TIMEOUT_S, body)
-        except (httpx2.HTTPError, TimeoutError) as wrong:
+        except Exception as wrong:  # noqa: BLE001  # whatever it was, nobody can tell
             return VerifyAnswer(None, type(wrong).__name__)
         return answer.read_verify(status, read)
 
@@ -84,12 +96,14 @@ class Facilitator:
         body = _request(payload, requirements)
         try:
             said = await self._send("POST", "/settle", self._settle_timeout_s, body)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as wrong:
-            # No connection, so not a byte of the request has left.
-            return SettleAnswer(Trigger.REFUSED, type(wrong).__name__)
-        except (httpx2.HTTPError, TimeoutError) as wrong:
+        except UNSENT as wrong:
+            return SettleAnswer(Trigger.REFUSED, _reason(wrong))
+        except Exception as wrong:  # noqa: BLE001  # the request may have left before it
             return SettleAnswer(Trigger.LOST, type(wrong).__name__)
-        return self.dialect.settle(*said)
+        try:
+            return self.dialect.settle(*said)
+        except Exception as wrong:  # noqa: BLE001  # it paid or not; this answer is not read
+            return SettleAnswer(Trigger.LOST, type(wrong).__name__)
 
     async def status(self, question: Question, payment_id: str | None) -> StatusAnswer | None:
         """Ask what its books say of a payment; None where it keeps none."""
@@ -98,8 +112,8 @@ class Facilitator:
             return None
         try:
             status, _, read, _ = await self._send("GET", path, STATUS_TIMEOUT_S)
-        except (httpx2.HTTPError, TimeoutError) as wrong:
-            return StatusAnswer(Trigger.UNDECIDED, type(wrong).__name__)
+        except Exception as wrong:  # noqa: BLE001  # its books are only a hint where to look
+            return StatusAnswer(Trigger.UNDECIDED, _reason(wrong))
         return self.dialect.status(status, read)
 
     async def supports(self, scheme: str, network: str) -> bool:
@@ -109,6 +123,7 @@ class Facilitator:
             httpx2.HTTPError: it did not answer.
             TimeoutError: it did not answer in time.
             ValueError: its answer is no list of kinds.
+            NotAuthenticated: the headers that it wants could not be made.
         """
         status, _, read, _ = await self._send("GET", "/supported", VERIFY_TIMEOUT_S)
         kinds = read.get("kinds") if isinstance(read, Mapping) else None
@@ -128,17 +143,30 @@ class Facilitator:
         The client's own timeout is for each read, and a body may come byte by byte, so the
         whole exchange has one too.
         """
-        headers = dict(self._headers(path))
+        try:
+            headers = dict(self._headers(path))
+        except Exception as wrong:  # it is the caller's own, and may fail in any way
+            raise NotAuthenticated(type(wrong).__name__) from wrong
         async with asyncio.timeout(timeout_s):
             answered = await self._http.request(
-                method, self.url + path, json=body, headers=headers, timeout=timeout_s
+                *(method, self.url + path),
+                json=body,
+                headers=headers,
+                timeout=timeout_s,
+                follow_redirects=False,
             )
         raw = answered.content[:BODY_BYTES_MAX].decode(errors="replace")
         try:
-            read = json.loads(raw)
+            read = read_json(raw)
         except ValueError:
             read = None
         return answered.status_code, answered.headers, read, raw
+
+
+def _reason(wrong: Exception) -> str:
+    """Return what went wrong by its type: the text may quote a key or a signature."""
+    about = f": {wrong}" if isinstance(wrong, NotAuthenticated) else ""
+    return f"{type(wrong).__name__}{about}"
 
 
 def _request(payload: Mapping[str, Any], requirements: Mapping[str, Any]) -> dict[str, Any]:
