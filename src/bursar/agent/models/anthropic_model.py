@@ -7,12 +7,12 @@ input, not in it; we count every token of the prompt as input.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
 import anthropic
 
-from bursar.agent.models.exchange import Clients, Exchange, text
+from bursar.agent.models.exchange import Clients, Exchange, answered, text
 from bursar.agent.ports import (
     UNKNOWN_USAGE,
     Finish,
@@ -54,8 +54,7 @@ class AnthropicModel:
         self.name = name
         self._options = options
         given = client.with_options(max_retries=0) if client is not None else None
-        self._owned = given is None
-        self._clients = Clients(lambda: given or anthropic.AsyncAnthropic(max_retries=0))
+        self._clients = Clients(lambda: anthropic.AsyncAnthropic(max_retries=0), given)
 
     def prepare(self) -> None:
         """Make the client of this event loop, so that a missing key is told before a call.
@@ -63,40 +62,27 @@ class AnthropicModel:
         Raises:
             AnthropicError: the environment has no key.
         """
-        client = self._clients.get()
-        if self._owned and client.api_key is None and client.auth_token is None:
+        client, given = self._clients.get(), self._clients.given
+        if given is None and client.api_key is None and client.auth_token is None:
             raise anthropic.AnthropicError(
                 "no key: set the ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN environment variable"
             )
 
-    async def complete(
+    def complete(
         self, request: ModelRequest, *, deadline: float | None
     ) -> AsyncGenerator[ModelEvent, None]:
         """Ask, and yield the answer as it comes; see `Model.complete`."""
-        exchange = Exchange.by(anthropic, deadline)
-        with exchange.failures():
-            create = self._clients.get().messages.create
-            asked: Any = create(**self._body(request), timeout=exchange.timeout)
-            stream = await exchange.within(asked)
-            try:
-                answer = _Answer()
-                while (found := await exchange.next(stream)) is not None:
-                    with exchange.reading():
-                        events = answer.take(found)
-                    for event in events:
-                        yield event
-            finally:
-                await stream.close()
-        with exchange.reading():
-            events = answer.end(exchange)
-        for event in events:
-            yield event
+
+        def ask(exchange: Exchange) -> Awaitable[Any]:
+            create: Any = self._clients.get().messages.create
+            asked: Awaitable[Any] = create(**self._body(request), timeout=exchange.timeout)
+            return asked
+
+        return answered(anthropic, deadline, ask, _Answer())
 
     async def aclose(self) -> None:
         """Let go of the connections of this event loop."""
-        client = self._clients.take()
-        if client is not None and self._owned:
-            await client.close()
+        await self._clients.aclose()
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -22,15 +22,21 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import httpx2
 
-from bursar.agent.ports import ModelError, ModelFailure
+from bursar.agent.ports import ModelError, ModelEvent, ModelFailure
 
 MARGIN_S = 0.25
 """How long before the deadline an exchange ends, so that its answer is still accounted for."""
@@ -42,29 +48,58 @@ READ_S = 600.0
 GATEWAY = frozenset({408, 502, 504})
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
+
+class Closable(Protocol):
+    """A client of a provider's package."""
+
+    async def close(self) -> None:
+        """Let go of its connections."""
+        ...
+
+
+class Answer(Protocol):
+    """What has come of one answer."""
+
+    def take(self, event: Any, /) -> list[ModelEvent]:
+        """Return what an event of the provider's stream says that can be passed on at once."""
+        ...
+
+    def end(self, exchange: Exchange, /) -> list[ModelEvent]:
+        """Return what is said when the stream is over."""
+        ...
+
+
 T = TypeVar("T")
-C = TypeVar("C")
+C = TypeVar("C", bound=Closable)
 
 
 class Clients(Generic[C]):
-    """One client of a provider's package for each event loop: connections belong to a loop."""
+    """One client of a provider's package for each event loop: connections belong to a loop.
 
-    def __init__(self, make: Callable[[], C]) -> None:
-        """Make no client yet."""
-        self._make = make
+    Args:
+        make: makes one.
+        given: the caller's, for every loop; it is never closed here.
+    """
+
+    def __init__(self, make: Callable[[], C], given: C | None = None) -> None:
+        self._make, self.given = make, given
         self._by_loop: weakref.WeakKeyDictionary[Any, C] = weakref.WeakKeyDictionary()
 
     def get(self) -> C:
         """Return the client of the running loop."""
+        if self.given is not None:
+            return self.given
         loop = asyncio.get_running_loop()
         found = self._by_loop.get(loop)
         if found is None:
             found = self._by_loop[loop] = self._make()
         return found
 
-    def take(self) -> C | None:
-        """Return the running loop's client, if there is one, and forget it."""
-        return self._by_loop.pop(asyncio.get_running_loop(), None)
+    async def aclose(self) -> None:
+        """Close the running loop's client, if there is one, and forget it."""
+        found = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found.close()
 
 
 @dataclass(slots=True)
@@ -158,6 +193,40 @@ class Exchange:
         if isinstance(error, sdk.APIConnectionError) and not self.began:
             return ModelError(text, ModelFailure.PROVIDER_UNREACHABLE, maybe_billed=sent)
         return ModelError(text, ModelFailure.ANSWER_BROKEN, maybe_billed=True)
+
+
+async def answered(
+    sdk: ModuleType,
+    deadline: float | None,
+    ask: Callable[[Exchange], Awaitable[Any]],
+    answer: Answer,
+) -> AsyncGenerator[ModelEvent, None]:
+    """Ask for a stream, and yield what comes of it; the stream is closed in any case.
+
+    Args:
+        sdk: the provider's package.
+        deadline: after which nobody listens (monotonic seconds), or None.
+        ask: asks for the stream.
+        answer: reads it.
+
+    Raises:
+        ModelError: there is no answer, or no whole one.
+    """
+    exchange = Exchange.by(sdk, deadline)
+    with exchange.failures():
+        stream = await exchange.within(ask(exchange))
+        try:
+            while (found := await exchange.next(stream)) is not None:
+                with exchange.reading():
+                    events = answer.take(found)
+                for event in events:
+                    yield event
+        finally:
+            await stream.close()
+    with exchange.reading():
+        events = answer.end(exchange)
+    for event in events:
+        yield event
 
 
 def text(value: object) -> str:

@@ -6,12 +6,12 @@ provider (`OPENAI_BASE_URL`); one that reports no usage has an unknown one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
 import openai
 
-from bursar.agent.models.exchange import Clients, Exchange, text
+from bursar.agent.models.exchange import Clients, Exchange, answered, text
 from bursar.agent.ports import (
     Finish,
     Message,
@@ -50,8 +50,7 @@ class OpenAIModel:
         self.name = name
         self._options = options
         given = client.with_options(max_retries=0) if client is not None else None
-        self._owned = given is None
-        self._clients = Clients(lambda: given or openai.AsyncOpenAI(max_retries=0))
+        self._clients = Clients(lambda: openai.AsyncOpenAI(max_retries=0), given)
 
     def prepare(self) -> None:
         """Make the client of this event loop, so that a missing key is told before a call.
@@ -61,34 +60,21 @@ class OpenAIModel:
         """
         self._clients.get()
 
-    async def complete(
+    def complete(
         self, request: ModelRequest, *, deadline: float | None
     ) -> AsyncGenerator[ModelEvent, None]:
         """Ask, and yield the answer as it comes; see `Model.complete`."""
-        exchange = Exchange.by(openai, deadline)
-        with exchange.failures():
-            create = self._clients.get().chat.completions.create
-            asked: Any = create(**self._body(request), timeout=exchange.timeout)
-            stream = await exchange.within(asked)
-            try:
-                answer = _Answer()
-                while (chunk := await exchange.next(stream)) is not None:
-                    with exchange.reading():
-                        events = answer.take(chunk)
-                    for event in events:
-                        yield event
-            finally:
-                await stream.close()
-        with exchange.reading():
-            events = answer.end(exchange)
-        for event in events:
-            yield event
+
+        def ask(exchange: Exchange) -> Awaitable[Any]:
+            create: Any = self._clients.get().chat.completions.create
+            asked: Awaitable[Any] = create(**self._body(request), timeout=exchange.timeout)
+            return asked
+
+        return answered(openai, deadline, ask, _Answer())
 
     async def aclose(self) -> None:
         """Let go of the connections of this event loop."""
-        client = self._clients.take()
-        if client is not None and self._owned:
-            await client.close()
+        await self._clients.aclose()
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         system = [{"role": "system", "content": request.system}] if request.system else []

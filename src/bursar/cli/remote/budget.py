@@ -13,7 +13,7 @@ from cyclopts import App
 from bursar.cli.exits import EXIT_NOT_FOUND, CommandError
 from bursar.cli.remote import amounts, budget_bulk, funding
 from bursar.cli.remote.caller import As, Caller
-from bursar.cli.remote.options import HERE, Flag, Remote
+from bursar.cli.remote.options import HERE, Flag, Reason, Remote
 from bursar.cli.remote.renewal import SAME, Renewal, told
 from bursar.cli.remote.show import Facts, amount, status, text_of
 from bursar.cli.remote.usage import COLUMNS, bar
@@ -209,7 +209,7 @@ def freeze(
     /,
     *,
     unit: str | None = None,
-    reason: str | None = None,
+    reason: Reason = None,
     remote: Remote = HERE,
 ) -> None:
     """Stop new spending under a scope at once; what is reserved can still settle.
@@ -222,8 +222,6 @@ def freeze(
         Its scope.
     unit
         Its unit; needed where the scope has several budgets.
-    reason
-        Why; it stays in the log.
     """
     row = _turn(remote, "freeze", scope, unit, reason)
     undo = f"bursar budget unfreeze {scope} --unit {row.get('unit')}"
@@ -236,7 +234,7 @@ def unfreeze(
     /,
     *,
     unit: str | None = None,
-    reason: str | None = None,
+    reason: Reason = None,
     remote: Remote = HERE,
 ) -> None:
     """Let a frozen budget be spent again.
@@ -249,8 +247,6 @@ def unfreeze(
         Its scope.
     unit
         Its unit; needed where the scope has several budgets.
-    reason
-        Why; it stays in the log.
     """
     _result(remote, _turn(remote, "unfreeze", scope, unit, reason), f"budget {scope} works again")
 

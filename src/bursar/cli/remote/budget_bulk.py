@@ -12,7 +12,7 @@ from typing import Any, Final
 from cyclopts import App, Parameter
 
 from bursar.cli.remote import amounts, bulk
-from bursar.cli.remote.options import HERE, Flag, Remote
+from bursar.cli.remote.options import HERE, Flag, Reason, Remote
 from bursar.cli.remote.show import amount as shown
 from bursar.cli.remote.usage import COLUMNS
 from bursar.cli.remote.usage import scope as whole_scope
@@ -84,7 +84,7 @@ def credit(
     /,
     *,
     filters: Filters,
-    reason: str | None = None,
+    reason: Reason = None,
     once: bulk.Once = bulk.ASKED,
     remote: Remote = HERE,
 ) -> int:
@@ -96,8 +96,6 @@ def credit(
     ----------
     amount
         By how much each, such as 5USD; only budgets in its unit are meant.
-    reason
-        Why; it stays in the log.
     """
     return _perform(remote, FundOperation.CREDIT, amount, filters, reason, once)
 
@@ -108,7 +106,7 @@ def debit(
     /,
     *,
     filters: Filters,
-    reason: str | None = None,
+    reason: Reason = None,
     once: bulk.Once = bulk.ASKED,
     remote: Remote = HERE,
 ) -> int:
@@ -120,8 +118,6 @@ def debit(
     ----------
     amount
         By how much each; only budgets in its unit are meant.
-    reason
-        Why; it stays in the log.
     """
     return _perform(remote, FundOperation.DEBIT, amount, filters, reason, once)
 
@@ -132,7 +128,7 @@ def reset(
     /,
     *,
     filters: Filters,
-    reason: str | None = None,
+    reason: Reason = None,
     once: bulk.Once = bulk.ASKED,
     remote: Remote = HERE,
 ) -> int:
@@ -144,8 +140,6 @@ def reset(
     ----------
     amount
         To how much each; only budgets in its unit are meant.
-    reason
-        Why; it stays in the log.
     """
     return _perform(remote, FundOperation.RESET, amount, filters, reason, once)
 
@@ -157,7 +151,7 @@ def reset_spent(
     *,
     filters: Filters,
     spent: str | None = None,
-    reason: str | None = None,
+    reason: Reason = None,
     once: bulk.Once = bulk.ASKED,
     remote: Remote = HERE,
 ) -> int:
@@ -171,8 +165,6 @@ def reset_spent(
         To how much each; only budgets in its unit are meant.
     spent
         What counts as spent already; by default nothing.
-    reason
-        Why; it stays in the log.
     """
     operation = FundOperation.RESET_SPENT
     return _perform(remote, operation, amount, filters, reason, once, spent=spent)
@@ -184,7 +176,7 @@ def repay(
     /,
     *,
     filters: Filters,
-    reason: str | None = None,
+    reason: Reason = None,
     once: bulk.Once = bulk.ASKED,
     remote: Remote = HERE,
 ) -> int:
@@ -198,8 +190,6 @@ def repay(
     ----------
     amount
         How much to each; only budgets in its unit are meant.
-    reason
-        Why; it stays in the log.
     """
     return _perform(remote, FundOperation.REPAY_DEBT, amount, filters, reason, once)
 

@@ -6,11 +6,14 @@ its attempts, and shows it, so that nobody funds twice.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from cyclopts import Parameter
+
 from bursar.cli.remote import amounts
-from bursar.cli.remote.options import HERE, Remote
+from bursar.cli.remote.options import HERE, Reason, Remote
 from bursar.cli.remote.show import Facts
 from bursar.cli.remote.show import amount as shown
 from bursar.vocabulary import FundOperation, Unit
@@ -19,15 +22,20 @@ Json = dict[str, Any]
 PATH = "/v1/admin/budgets/fund"
 
 
-def fund(
-    scope: str,
-    amount: str,
-    /,
-    *,
-    reason: str | None = None,
-    idempotency_key: str | None = None,
-    remote: Remote = HERE,
-) -> None:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Once:
+    """What the log keeps of an operation, and how it happens once."""
+
+    reason: Reason = None
+    idempotency_key: str | None = None
+    """Key of an earlier attempt: then it happens once. By default a new one, which is shown."""
+
+
+ASKED = Once()
+
+
+def fund(scope: str, amount: str, /, *, once: Once = ASKED, remote: Remote = HERE) -> None:
     """Raise a budget by an amount.
 
     Example: bursar budget fund tenant:acme 20USD --reason "November top-up"
@@ -38,23 +46,11 @@ def fund(
         Its scope.
     amount
         By how much, such as 20USD.
-    reason
-        Why; it stays in the log.
-    idempotency_key
-        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
     """
-    _fund(remote, FundOperation.CREDIT, scope, amount, reason, idempotency_key)
+    _fund(remote, FundOperation.CREDIT, scope, amount, once)
 
 
-def debit(
-    scope: str,
-    amount: str,
-    /,
-    *,
-    reason: str | None = None,
-    idempotency_key: str | None = None,
-    remote: Remote = HERE,
-) -> None:
+def debit(scope: str, amount: str, /, *, once: Once = ASKED, remote: Remote = HERE) -> None:
     """Lower a budget by an amount, by no more than remains.
 
     Example: bursar budget debit tenant:acme 5USD --reason "moved to research"
@@ -65,23 +61,11 @@ def debit(
         Its scope.
     amount
         By how much.
-    reason
-        Why; it stays in the log.
-    idempotency_key
-        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
     """
-    _fund(remote, FundOperation.DEBIT, scope, amount, reason, idempotency_key)
+    _fund(remote, FundOperation.DEBIT, scope, amount, once)
 
 
-def reset(
-    scope: str,
-    amount: str,
-    /,
-    *,
-    reason: str | None = None,
-    idempotency_key: str | None = None,
-    remote: Remote = HERE,
-) -> None:
+def reset(scope: str, amount: str, /, *, once: Once = ASKED, remote: Remote = HERE) -> None:
     """Set a budget to an amount; what is spent and held stays, so little may remain.
 
     Example: bursar budget reset tenant:acme 100USD
@@ -92,12 +76,8 @@ def reset(
         Its scope.
     amount
         To how much.
-    reason
-        Why; it stays in the log.
-    idempotency_key
-        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
     """
-    _fund(remote, FundOperation.RESET, scope, amount, reason, idempotency_key)
+    _fund(remote, FundOperation.RESET, scope, amount, once)
 
 
 def reset_spent(
@@ -106,8 +86,7 @@ def reset_spent(
     /,
     *,
     spent: str | None = None,
-    reason: str | None = None,
-    idempotency_key: str | None = None,
+    once: Once = ASKED,
     remote: Remote = HERE,
 ) -> None:
     """Begin a period: set a budget to an amount, and what it has spent to nothing.
@@ -122,24 +101,12 @@ def reset_spent(
         To how much.
     spent
         What counts as spent already; by default nothing.
-    reason
-        Why; it stays in the log.
-    idempotency_key
-        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
     """
     operation = FundOperation.RESET_SPENT
-    _fund(remote, operation, scope, amount, reason, idempotency_key, spent=spent)
+    _fund(remote, operation, scope, amount, once, spent=spent)
 
 
-def repay(
-    scope: str,
-    amount: str,
-    /,
-    *,
-    reason: str | None = None,
-    idempotency_key: str | None = None,
-    remote: Remote = HERE,
-) -> None:
+def repay(scope: str, amount: str, /, *, once: Once = ASKED, remote: Remote = HERE) -> None:
     """Pay a budget's debt back; what is more than the debt raises the budget.
 
     Example: bursar budget repay tenant:acme 0.50USD
@@ -150,12 +117,8 @@ def repay(
         Its scope.
     amount
         How much.
-    reason
-        Why; it stays in the log.
-    idempotency_key
-        Key of an earlier attempt: then it happens once. By default a new one, which is shown.
     """
-    _fund(remote, FundOperation.REPAY_DEBT, scope, amount, reason, idempotency_key)
+    _fund(remote, FundOperation.REPAY_DEBT, scope, amount, once)
 
 
 def _fund(
@@ -163,19 +126,18 @@ def _fund(
     operation: FundOperation,
     scope: str,
     written: str,
-    reason: str | None,
-    given_key: str | None,
+    once: Once,
     *,
     spent: str | None = None,
 ) -> None:
-    tenant, key = amounts.tenant_of(scope), given_key or f"cli-{uuid4()}"
+    tenant, key = amounts.tenant_of(scope), once.idempotency_key or f"cli-{uuid4()}"
     value = amounts.read("AMOUNT", written)
     unit = Unit(value["unit"])
     body = amounts.present(
         operation=operation,
         amount=value,
         spent=amounts.maybe("--spent", spent, unit),
-        reason=reason,
+        reason=once.reason,
         idempotency_key=key,
     )
     query = {"tenant_id": tenant, "scope": scope, "unit": unit}

@@ -13,7 +13,7 @@ from cyclopts import App
 from bursar.cli.exits import EXIT_NOT_FOUND, CommandError
 from bursar.cli.remote import amounts
 from bursar.cli.remote.caller import As, Caller, part
-from bursar.cli.remote.options import HERE, Flag, Many, Remote
+from bursar.cli.remote.options import HERE, Flag, Many, Reason, Remote
 from bursar.cli.remote.show import Column, Facts, field, status, text_of
 from bursar.vocabulary import KeyStatus, Permission
 
@@ -201,7 +201,7 @@ def update(
 
 
 @app.command
-def revoke(key_id: str, /, *, reason: str | None = None, remote: Remote = HERE) -> None:
+def revoke(key_id: str, /, *, reason: Reason = None, remote: Remote = HERE) -> None:
     """End a key for good, from the next request on; what it reserved can still be settled.
 
     Example: bursar key revoke key_01a1fbb9135075df998594342bf6c3c8 --reason rotated
@@ -210,8 +210,6 @@ def revoke(key_id: str, /, *, reason: str | None = None, remote: Remote = HERE) 
     ----------
     key_id
         The key's id.
-    reason
-        Why; it stays in the log.
     """
     with remote.connected() as caller:
         row = caller.call(

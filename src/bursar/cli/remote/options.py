@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SERVER = Group("Which server, as whom, and how to answer", sort_key=90)
 Flag = Annotated[bool, Parameter(negative="")]
 Many = Annotated[list[str] | None, Parameter(negative="")]
+Reason = Annotated[str | None, Parameter(help="Why; it stays in the log.")]
 Yes = Annotated[bool, Parameter(name=("--yes", "-y"), negative="")]
 
 
