@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bursar.clock import Clock, SystemClock
+from bursar.payments.pausing import pause
 from bursar.payments.ports import PaymentStore, PaymentStoreError, Posted
 from bursar.payments.records import Topic
 from bursar.payments.schedule import Rng, backoff_ms
@@ -140,9 +141,9 @@ class AlertSender:
                 if self._is_down:
                     exponent = min(self._failures - self._settings.down_failures, 16)
                     most = min(self._settings.down_pause_s_max, float(2**exponent))
-                    await self._pause(self._rng.uniform(most / 2, most))
+                    await pause(self._stopping, self._rng.uniform(most / 2, most))
                 elif not told:
-                    await self._pause(self._settings.poll_s)
+                    await pause(self._stopping, self._settings.poll_s)
         finally:
             await self._give_back()
 
@@ -247,11 +248,3 @@ class AlertSender:
     def _store_failed(self, what: str, error: PaymentStoreError) -> None:
         self.metrics.store_failures += 1
         _log.error("alerts could not be %s: %s", what, error)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not past a stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return

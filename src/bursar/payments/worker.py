@@ -17,6 +17,7 @@ from bursar.clock import Clock
 from bursar.payments.alerts import tell
 from bursar.payments.checking import checked, needs_prover, postponed
 from bursar.payments.outcome import Trigger
+from bursar.payments.pausing import pause
 from bursar.payments.ports import (
     PaymentStore,
     PaymentStoreError,
@@ -187,7 +188,7 @@ class PaymentWorker:
     async def run(self) -> None:
         """Claim, look and save until stopped; a cancellation gives the leases back and goes on."""
         try:
-            await self._pause(self._rng.uniform(0, self._settings.start_s))
+            await pause(self._stopping, self._rng.uniform(0, self._settings.start_s))
             while not self._stopping.is_set():
                 await self._round()
             if self._looks:
@@ -208,7 +209,7 @@ class PaymentWorker:
             except Exception as error:  # noqa: BLE001  # the type alone: its text may quote secrets
                 self.metrics.restarts += 1
                 _log.error("the payment worker failed, and begins again: %s", type(error).__name__)
-                await self._pause(again_s)
+                await pause(self._stopping, again_s)
 
     async def sweep(self) -> None:
         """Look once at everything that is due now, page by page, and return."""
@@ -236,7 +237,7 @@ class PaymentWorker:
             )
             await self._finish()
         else:
-            await self._pause(self._settings.poll_s)
+            await pause(self._stopping, self._settings.poll_s)
 
     async def _claim(self, room: int) -> Sequence[PaymentRecord]:
         if room < 1:
@@ -253,7 +254,7 @@ class PaymentWorker:
             raise
         except PaymentStoreError as error:
             self._store_failed("claimed", error)
-            await self._pause(self._settings.poll_s)
+            await pause(self._stopping, self._settings.poll_s)
             return []
         self.metrics.claimed += len(claimed)
         return claimed
@@ -363,11 +364,3 @@ class PaymentWorker:
     def _store_failed(self, what: str, error: PaymentStoreError) -> None:
         self.metrics.store_failures += 1
         _log.error("payments could not be %s: %s", what, error)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not past a stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return

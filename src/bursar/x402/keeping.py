@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from bursar.payments.book import Book
+from bursar.payments.pausing import pause
 from bursar.payments.records import Change
 from bursar.payments.worker import PaymentWorker, WorkerSettings
 from bursar.x402.allowance import Allowance
@@ -99,7 +100,7 @@ class Keeper:
         """Settle what is proved, whenever something is, and now and then what was put off."""
         self._proved.clear()
         await self._settle_all()
-        await _until(self._proved, self._settings.poll_s)
+        await pause(self._proved, self._settings.poll_s)
 
     async def _settle_all(self) -> None:
         while await self._allowance.settle_up(NOTICES_MAX):
@@ -107,7 +108,7 @@ class Keeper:
 
     async def _renew(self) -> None:
         await self._leases.renew()
-        await _until(self._stopping, RENEWALS * self._settings.poll_s)
+        await pause(self._stopping, RENEWALS * self._settings.poll_s)
 
     async def _again(self, step: Callable[[], Awaitable[None]], name: str) -> None:
         while not self._stopping.is_set():
@@ -116,12 +117,4 @@ class Keeper:
             except Exception as error:  # noqa: BLE001  # the type alone: its text may quote secrets
                 kind = type(error).__name__
                 _log.error("%s of open payments failed (%s); it is tried again", name, kind)
-                await _until(self._stopping, AGAIN_S)
-
-
-async def _until(event: asyncio.Event, within_s: float) -> None:
-    try:
-        async with asyncio.timeout(within_s):
-            await event.wait()
-    except TimeoutError:
-        return
+                await pause(self._stopping, AGAIN_S)
