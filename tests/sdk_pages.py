@@ -169,7 +169,7 @@ PAYMENTS: Groups = {
         "[How to](../howto/accept_x402.md).",
         [
             *_from("bursar.x402", "X402 Price Offer TokenDomain Paid Results MemoryResults"),
-            *_from("bursar.x402", "StoredAnswer"),
+            *_from("bursar.x402", "FileResults StoredAnswer"),
         ],
     ),
     "Facilitators": (

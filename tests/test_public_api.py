@@ -295,6 +295,7 @@ PUBLIC: dict[str, list[str]] = {
         "Funder",
         "FundingError",
         "LedgerFunding",
+        "FileResults",
         "MemoryResults",
         "NotPayable",
         "Offer",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bursar.x402.facilitators import SettleAnswer as SettleAnswer
     from bursar.x402.facilitators import StatusAnswer as StatusAnswer
     from bursar.x402.facilitators import VerifyAnswer as VerifyAnswer
+    from bursar.x402.file_results import FileResults as FileResults
     from bursar.x402.funding import Funder as Funder
     from bursar.x402.funding import FundingError as FundingError
     from bursar.x402.funding import LedgerFunding as LedgerFunding
@@ -76,6 +77,7 @@ else:
                 "StatusAnswer",
                 "VerifyAnswer",
             ),
+            "bursar.x402.file_results": ("FileResults",),
             "bursar.x402.funding": (
                 "Funder",
                 "FundingError",

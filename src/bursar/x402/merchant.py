@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bursar.payments.book import Book
-from bursar.payments.outcome import NEVER, Disposition, IllegalTransition, Money, Remedy, Work
+from bursar.payments.outcome import NEVER, IllegalTransition, Money, Work
 from bursar.payments.ports import PaymentConflict, PaymentStoreError
 from bursar.payments.records import Evidence, PaymentRecord
 from bursar.x402 import answers
@@ -26,6 +26,7 @@ from bursar.x402.offers import Offer
 from bursar.x402.presented import MalformedPayment, Presented, RefusedPayment, parse
 from bursar.x402.pricing import Price, addressed, bought
 from bursar.x402.prover import ChainProver
+from bursar.x402.repeating import Repeats
 from bursar.x402.results import MemoryResults, Results, StoredAnswer
 from bursar.x402.routes import AmbiguousRequest, Routes, Sold
 from bursar.x402.serving import Application, Performance
@@ -72,7 +73,7 @@ class X402:
         prover: who asks the chain.
         tenant: whose payments they are.
         facilitator_name: its name in the records; the prover's `facilitators` know it by that.
-        results: where answers are kept; by default in this process.
+        results: where answers are kept; by default in this process, and gone with it.
         on_settled: called after a payment is final, as well as by the reconciler's loop: it must
             do its work once for each payment id.
         drain_s: how long a shutdown waits for payments that are under way.
@@ -96,7 +97,7 @@ class X402:
     ) -> None:
         self._app, self._routes, self._book = app, Routes(routes), book
         self._till = Till(book, facilitator, prover, tenant=tenant, name=facilitator_name)
-        self._results = MemoryResults() if results is None else results
+        self._repeats = Repeats(book, MemoryResults() if results is None else results)
         self._on_settled = on_settled
         self._drain_s, self._body_bytes_max = drain_s, body_bytes_max
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -234,7 +235,7 @@ class X402:
             await answers.at_work(record, version, now_ms).send(send)
             return
         if isinstance(started, PaymentRecord):
-            await self._repeated(started, version).send(send)
+            await (await self._repeats.reply(started, version)).send(send)
             return
         run, task, begun = started
         await run.relay(send)
@@ -248,6 +249,8 @@ class X402:
         self, record: PaymentRecord, price: Price, version: int, scope: Any, body: bytes
     ) -> tuple[Performance, asyncio.Task[BaseException | None], PaymentRecord] | PaymentRecord:
         """Claim the work and begin it; return the record as it is if another has it or had it."""
+        if await self._repeats.was_done(record):
+            return await asyncio.to_thread(self._book.get, record.payment_id)
         begun, late = await asyncio.to_thread(self._begin, record.payment_id, price)
         if begun is None:
             return await asyncio.to_thread(self._book.get, record.payment_id)
@@ -261,11 +264,7 @@ class X402:
 
         async def finished(status: int, answer: StoredAnswer | None) -> None:
             if status < 400 and answer is not None:
-                try:
-                    self._results.put(claimed.payment_id, answer)
-                except Exception as error:  # noqa: BLE001  # the work is done all the same
-                    name = type(error).__name__
-                    _log.error("%s: its answer was not kept: %s", claimed.payment_id, name)
+                await self._repeats.keep(claimed.payment_id, answer)
             await self._finish(claimed, late=late, done=status < 400, why=f"the handler: {status}")
 
         run = Performance(answers.receipt(claimed, version), finished)
@@ -314,35 +313,6 @@ class X402:
                 await asyncio.to_thread(self._book.work, record.payment_id, work, said)
         except (PaymentStoreError, IllegalTransition) as error:
             _log.error("payment %s: its work was not written down: %s", record.payment_id, error)
-
-    def _repeated(self, record: PaymentRecord, version: int) -> Reply | _Stored:
-        """Return the answer to a payment whose work somebody has or had."""
-        delivered = record.work is Work.DELIVERED or record.remedy is Remedy.DELIVERED_LATE
-        kept = self._results.get(record.payment_id) if delivered else None
-        if kept is not None:
-            return _Stored(kept, answers.receipt(record, version))
-        closed = (Remedy.REFUNDED, Remedy.WRITTEN_OFF, Remedy.REFUND_DUE)
-        if delivered or record.remedy in closed:
-            return answers.over(record, version)
-        now_ms = self._book.clock.now_ms()
-        if record.disposition is Disposition.HELD and record.work is not Work.RUNNING:
-            return answers.pending(record, version, now_ms)
-        return answers.at_work(record, version, now_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """An answer that was given before, with the receipt as it is now."""
-
-    answer: StoredAnswer
-    receipt: answers.Header
-
-    async def send(self, send: Send) -> None:
-        headers = [*self.answer.headers, self.receipt]
-        await send(
-            {"type": "http.response.start", "status": self.answer.status, "headers": headers}
-        )
-        await send({"type": "http.response.body", "body": self.answer.body})
 
 
 class _Headers(dict[str, str]):
