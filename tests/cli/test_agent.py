@@ -261,8 +261,11 @@ FINE = ["--model", MODELS[0], "--budget", "1USD"]
         (["--model", MODELS[0], "--budget", "1USD", "--session", "a b.json"], "session_id 'a b'"),
     ],
 )
-def test_what_is_typed_wrongly_is_named(words: list[str], said: str) -> None:
-    """One line, exit code 2, and nobody was asked."""
+def test_what_is_typed_wrongly_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    """One line, exit code 2, nobody was asked, and no file is left behind."""
+    monkeypatch.chdir(tmp_path)
     with ScriptedProvider([]) as provider:
         code, out, err = run(provider, "?", *words)
         asked: list[Any] = provider.requests
@@ -270,6 +273,7 @@ def test_what_is_typed_wrongly_is_named(words: list[str], said: str) -> None:
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -295,7 +299,8 @@ def test_a_prompt_for_which_there_is_no_money() -> None:
         code, out, err = run(provider, "x" * 120_000, *words)
     document = json.loads(out)
     assert (code, document["spent_microcents"]) == (21, 0), err
-    assert "BUDGET_EXCEEDED" in document["detail"]
+    assert "MAX_MONEY" in document["detail"]
+    assert "raise it, or ask less" in document["detail"]
 
 
 @pytest.mark.parametrize(
