@@ -7,6 +7,7 @@ import asyncio
 
 from bursar import AsyncCyclesClient
 from bursar.agent import (
+    FixedPrice,
     GuardedModel,
     GuardedTools,
     Purse,
@@ -15,9 +16,7 @@ from bursar.agent import (
     SubAgent,
     Toolbox,
 )
-from bursar.agent.pricing import FixedPrice
-from bursar.testing.models import ScriptedModel
-from bursar.testing.providers import Reply, ToolUse
+from bursar.testing import Reply, ScriptedModel, ToolUse
 
 PRICE = FixedPrice(100_000_000, 400_000_000)  # a dollar for a million tokens in, four for one out
 FOUND = [Reply("Ledgers are books of debts."), Reply("The oldest is of clay.")]

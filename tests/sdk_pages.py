@@ -147,7 +147,10 @@ GROUPS: Groups = {
     ),
     "Models and tools under a budget": (
         "In `bursar.agent`: [how to](../howto/run_an_agent.md).",
-        _from("bursar.agent", "model GuardedModel tool Toolbox Permissions GuardedTools Purse"),
+        _from(
+            "bursar.agent",
+            "model GuardedModel tool Toolbox Permissions GuardedTools Purse FixedPrice",
+        ),
     ),
     "Testing": (
         "A ledger of one's own and faults by script: [how to](../howto/test_your_agent.md). What "

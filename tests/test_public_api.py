@@ -161,6 +161,7 @@ PUBLIC: dict[str, list[str]] = {
         "cycles_guard_refund_async",
     ],
     "bursar.agent": [
+        "FixedPrice",
         "GuardedModel",
         "GuardedTools",
         "model",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bursar.agent.loop import run_turn_loop as run_turn_loop
     from bursar.agent.models import model as model
     from bursar.agent.money import Purse as Purse
+    from bursar.agent.pricing import FixedPrice as FixedPrice
     from bursar.agent.results import Dimension as Dimension
     from bursar.agent.results import LoopResult as LoopResult
     from bursar.agent.results import Overrun as Overrun
@@ -59,6 +60,7 @@ else:
             "bursar.agent.loop": ("run_turn_loop",),
             "bursar.agent.models": ("model",),
             "bursar.agent.money": ("Purse",),
+            "bursar.agent.pricing": ("FixedPrice",),
             "bursar.agent.results": (
                 "Dimension",
                 "LoopResult",
