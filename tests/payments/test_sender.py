@@ -33,7 +33,7 @@ from bursar.wire.timestamps import format_timestamp
 from payments.world import NOW_MS, moved, payment, recorded
 
 SECRET = "whsec_of-both-sides"
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 TELLING = Path(__file__).with_name("telling.py")
 ORPHANED, PARKED = AlertKind.ORPHANED, AlertKind.PARKED
 
@@ -368,7 +368,7 @@ def test_a_stop_gives_the_lease_back(store: PaymentStore, receiver: WebhookRecei
 
     began = time.monotonic()
     asyncio.run(run())
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25  # and the receiver holds on for 30
     [waiting] = store.notices(NoticeQuery())
     assert waiting.attempts == 0
     clock = FakeClock(NOW_MS)
@@ -426,6 +426,13 @@ def test_a_lease_is_longer_than_a_request(store: PaymentStore) -> None:
     webhook = Webhook("https://host.example", SECRET, timeout_s=50)
     with pytest.raises(ValueError, match="make the lease longer"):
         AlertSender(store, webhook)
+
+
+@pytest.mark.parametrize("name", ["concurrency", "attempts_max", "base_ms", "down_failures"])
+def test_bounds_that_tell_nobody_are_refused(name: str) -> None:
+    wrong: dict[str, Any] = {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        SenderSettings(**wrong)
 
 
 def test_nothing_secret_is_told_or_logged(

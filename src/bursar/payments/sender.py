@@ -56,6 +56,12 @@ class SenderSettings:
     down_failures: int = 3
     down_pause_s_max: float = 60.0
 
+    def __post_init__(self) -> None:
+        """Refuse bounds under which nothing is told, or nothing ever given up."""
+        for name in ("concurrency", "attempts_max", "base_ms", "cap_ms", "down_failures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
 
 @dataclass(slots=True)
 class SenderMetrics:
@@ -169,15 +175,15 @@ class AlertSender:
             return 0
         tasks = [asyncio.create_task(self._tell(posted)) for posted in leased]
         stopping = asyncio.create_task(self._stopping.wait())
+        whole = asyncio.ensure_future(asyncio.wait(tasks))
         try:
-            whole = asyncio.ensure_future(asyncio.wait(tasks))
             await asyncio.wait({whole, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not whole.done():
                 await asyncio.wait({whole}, timeout=self._settings.stop_s)
         finally:
             for task in (stopping, *tasks):
                 task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await asyncio.gather(stopping, whole, *tasks, return_exceptions=True)
         for task in tasks:
             if not task.cancelled():
                 task.result()  # a fault of ours ends this sender; whoever supervises it begins anew

@@ -11,9 +11,11 @@ import pytest
 
 from bursar.cli.exits import EXIT_FAILED, EXIT_OK
 from bursar.payments.outcome import Money, Trigger, Work
+from bursar.payments.ports import NoticeQuery
+from bursar.payments.records import Change, note
 from bursar.payments.store import open_payments
 from conftest import serving
-from payments.world import NOW_MS
+from payments.world import NOW_MS, SEEN, alert, payment
 
 Run = Callable[..., Any]
 LOST = (Trigger.SENDING, Trigger.LOST)
@@ -87,6 +89,17 @@ def test_a_diagnosis_has_a_line_for_payments(bursar: Run, kept: Path, file: Path
 
     assert line(kept)["state"] == "warn"
     assert line(kept)["found"] == "1 orphaned, 1 unresolved of 3"
+    record = payment("3")
+    with closing(open_payments(kept)) as store:
+        now = store.get("pay_3")
+        assert now is not None
+        after, event = note(now, "TOLD", SEEN, NOW_MS)
+        told = alert(record, "k")
+        store.save([Change(after, now.version, events=(event,), notices=(told,))])
+        [posted] = store.notices(NoticeQuery(payment_id="pay_3"))
+        store.park(posted.number, NOW_MS, "HTTP 400")
+    assert line(kept)["found"] == "1 orphaned, 1 untold, 1 unresolved of 3"
+    assert line(kept)["fix"] == "bursar payments outbox list --parked"
     with closing(sqlite3.connect(kept)) as connection:
         connection.execute("UPDATE payment SET next_check_at_ms = 1 WHERE payment_id = 'pay_2'")
         connection.commit()

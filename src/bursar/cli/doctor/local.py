@@ -20,7 +20,7 @@ from bursar.clock import SystemClock
 from bursar.ledger.ports import StoreError
 from bursar.payments.outcome import UNRESOLVED, Disposition, Money
 from bursar.payments.schedule import Pace
-from bursar.storage.sqlite import payment_figures
+from bursar.storage.sqlite import outbox_figures, payment_figures
 from bursar.storage.sqlite import snapshot as sqlite
 
 FREE_FAIL_BYTES = 64 * 1024 * 1024
@@ -91,7 +91,9 @@ def _schema(path: Path) -> Line:
 def _payments(path: Path) -> Line:
     """Say whether a payment needs somebody, or the worker that should look at it."""
     try:
-        found = payment_figures.gather(path, SystemClock().now_ms(), Pace())
+        now_ms = SystemClock().now_ms()
+        found = payment_figures.gather(path, now_ms, Pace())
+        waiting = outbox_figures.gather(path, now_ms)
     except StoreError as error:
         return fail("payments", str(error), "restore a backup with `bursar restore`")
     if not found.tallies:
@@ -102,6 +104,7 @@ def _payments(path: Path) -> Line:
         "unpaid": found.count(Disposition.UNPAID_DELIVERY),
         "parked": found.count(Money.PARKED),
         "late": found.late,
+        "untold": sum(n for (_, parked), n in waiting.counts.items() if parked),
     }
     said = [f"{count:,} {name}" for name, count in counts.items() if count]
     said.append(
@@ -111,6 +114,8 @@ def _payments(path: Path) -> Line:
         behind = f"{found.due:,} due, the first {round(found.lag_s):,} s ago"
         fix = "set payments_rpc, or start what runs the worker"
         return warn("payments", ", ".join([*said, behind]), fix)
+    if counts["untold"]:
+        return warn("payments", ", ".join(said), "bursar payments outbox list --parked")
     if len(said) > 1:
         return warn("payments", ", ".join(said), "bursar payments list --disposition ORPHANED")
     return ok("payments", said[0])
