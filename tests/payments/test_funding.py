@@ -12,7 +12,7 @@ import pytest
 
 from bursar.payments.book import Book
 from bursar.payments.operate import OperatorError
-from bursar.payments.outbox import dismiss, parked, retry
+from bursar.payments.outbox import dismiss, numbers, retry
 from bursar.payments.outcome import Money, Trigger
 from bursar.payments.ports import NoticeQuery
 from bursar.payments.records import Evidence, PaymentRecord, Topic
@@ -244,7 +244,7 @@ def test_an_operator_has_it_tried_again(book: Book, caplog: pytest.LogCaptureFix
         alerts = [one for one in caplog.records if one.name == "bursar.payments"]
         assert len(alerts) == given_up
         clock.advance_ms(1)
-        assert retry(store, list(parked(store, Topic.FUNDING)), clock.now_ms())
+        assert retry(store, list(numbers(store, Topic.FUNDING, parked=True)), clock.now_ms())
     assert asyncio.run(funder.sweep()) == 1
     assert store.notices(NoticeQuery(topic=Topic.FUNDING)) == []
 
@@ -255,7 +255,7 @@ def test_a_funding_made_by_hand_is_closed(book: Book) -> None:
     ledger = Ledger(FundingError("no"))
     funder = Funder(book.store, ledger, [DOLLAR], clock=book.clock, attempts_max=1)
     assert asyncio.run(funder.sweep()) == 0
-    [number] = parked(book.store)
+    [number] = numbers(book.store, parked=True)
     now_ms = book.clock.now_ms()
     dismiss(book.store, number, reason="funded by hand", operator="ann", now_ms=now_ms)
     assert asyncio.run(funder.sweep()) == 0

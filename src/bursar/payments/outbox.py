@@ -50,9 +50,11 @@ def retry(store: PaymentStore, numbers: Iterable[int], now_ms: int) -> list[int]
     return [number for number in numbers if store.revive(number, now_ms)]
 
 
-def parked(store: PaymentStore, topic: Topic | None = None) -> Iterator[int]:
-    """Yield the numbers of all entries that are parked."""
-    query = NoticeQuery(topic=topic, parked=True, limit=PAGE)
+def numbers(
+    store: PaymentStore, topic: Topic | None = None, *, parked: bool | None = None
+) -> Iterator[int]:
+    """Yield the numbers of all open entries, of one topic and of those that are parked or not."""
+    query = NoticeQuery(topic=topic, parked=parked, limit=PAGE)
     while page := store.notices(query):
         yield from (posted.number for posted in page)
         query = replace(query, after=page[-1].number)

@@ -77,17 +77,29 @@ def test_an_entry_is_closed_with_a_reason(
 ) -> None:
     """The payment's history keeps who did it and why; again there is nothing to close."""
     words = ("--reason", "funded by hand", "--by", "ann", "--store", str(file))
-    done = bursar(*OUTBOX, "dismiss", str(entries[2]), *words, "--json")
-    assert done.code == EXIT_OK
-    last = done.document["history"][-1]
-    assert (last["what"], last["evidence"]) == (
-        "DISMISSED",
-        {"source": "operator:ann", "reason": "funding FUND: funded by hand"},
+    done = bursar(*OUTBOX, "dismiss", str(entries[2]), *words)
+    assert (done.code, done.out) == (EXIT_OK, "1 entry is closed\n")
+    last = store.events("pay_1")[-1]
+    assert (last.what, last.evidence.source, last.evidence.reason) == (
+        *("DISMISSED", "operator:ann", "funding FUND: funded by hand"),
     )
     assert entries[2] not in [each.number for each in store.notices(NoticeQuery())]
     again = bursar(*OUTBOX, "dismiss", str(entries[2]), *words)
     assert again.code == EXIT_NOT_FOUND
     assert len(store.events("pay_1")) == 3
+
+
+def test_what_is_from_before_the_webhook_is_closed_at_once(
+    bursar: Run, entries: list[int], store: PaymentStore, file: Path
+) -> None:
+    """All of one topic, parked or not, and nothing of another."""
+    words = ("--reason", "told by hand", "--by", "ann", "--store", str(file), "--json")
+    done = bursar(*OUTBOX, "dismiss", "--all", "--topic", "alert", *words)
+    assert done.document == {"dismissed": entries[:2]}
+    assert [each.number for each in store.notices(NoticeQuery())] == [entries[2]]
+    assert bursar(*OUTBOX, "dismiss", "--all", "--topic", "alert", *words).document == {
+        "dismissed": []
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,6 +112,10 @@ def test_an_entry_is_closed_with_a_reason(
         (("retry", "1", "99"), EXIT_NOT_FOUND, "(1 are tried again)"),
         (("dismiss", "99", "--reason", "r"), EXIT_NOT_FOUND, "no entry 99"),
         (("dismiss", "1", "--reason", " "), EXIT_USAGE, "--reason: say why"),
+        (("dismiss", "1", "--all", "--reason", "r"), EXIT_USAGE, "or give --all and a --topic"),
+        (("dismiss", "--all", "--reason", "r"), EXIT_USAGE, "or give --all and a --topic"),
+        (("dismiss", "--reason", "r"), EXIT_USAGE, "or give --all and a --topic"),
+        (("dismiss", "1", "99", "--reason", "r"), EXIT_NOT_FOUND, "(1 are closed)"),
         (("list", "--limit", "0"), EXIT_USAGE, "--limit must be from 1 to 1000"),
         (("list", "--topic", "gossip"), EXIT_USAGE, "gossip"),
     ],

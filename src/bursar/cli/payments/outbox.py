@@ -13,7 +13,7 @@ from cyclopts import App, Group, Parameter
 from bursar.cli.exits import EXIT_NOT_FOUND, EXIT_OK, EXIT_USAGE, CommandError
 from bursar.cli.payments.acting import operator_named, required
 from bursar.cli.payments.options import Kept
-from bursar.cli.payments.telling import age, one
+from bursar.cli.payments.telling import age
 from bursar.cli.remote.show import Column, field
 from bursar.clock import SystemClock
 from bursar.payments import outbox
@@ -107,10 +107,10 @@ def retry(
     if bool(numbers) is parked or (topic is not None and not parked):
         raise CommandError(EXIT_USAGE, "name entries by number, or give --parked (and a --topic)")
     with kept.opened() as store:
-        wanted = list(outbox.parked(store, topic)) if parked else list(numbers)
+        wanted = list(outbox.numbers(store, topic, parked=True)) if parked else list(numbers)
         done = outbox.retry(store, wanted, SystemClock().now_ms())
         if missing := [number for number in numbers if number not in done]:
-            raise _unknown(missing[0], done)
+            raise _unknown(missing[0], done, "tried again")
     count = len(done)
     kept.show.result(
         {"retried": done},
@@ -121,21 +121,27 @@ def retry(
 
 
 def dismiss(
-    number: int,
-    /,
-    *,
+    *numbers: int,
+    every: Annotated[bool, Parameter(name="--all", group=WHICH, negative="")] = False,
+    topic: Which = None,
     reason: str,
     by: Annotated[str | None, Parameter(name="--by")] = None,
     kept: Kept = HERE,
 ) -> int:
-    """Close an entry without telling it, such as a funding that was made by hand.
+    """Close entries without telling them, such as a funding that was made by hand.
+
+    The history of each payment keeps who did it, and why.
 
     Example: bursar payments outbox dismiss 12 --reason "funded by hand" --by ann
 
     Parameters
     ----------
-    number
-        Which one; `bursar payments outbox list` shows them.
+    numbers
+        Which ones; `bursar payments outbox list` shows them.
+    every
+        Everything of a --topic, instead of numbers: alerts from before there was a webhook.
+    topic
+        With --all: whose entries.
     reason
         Why, for whoever reads the payment's history.
     by
@@ -143,22 +149,29 @@ def dismiss(
     """
     operator = operator_named(by)
     required("--reason", reason)
+    if bool(numbers) is every or (topic is None) is every:
+        raise CommandError(EXIT_USAGE, "name entries by number, or give --all and a --topic")
+    done: list[int] = []
     with kept.opened() as store:
-        _existing(store, number)
-        now_ms = SystemClock().now_ms()
-        after = outbox.dismiss(store, number, reason=reason, operator=operator, now_ms=now_ms)
-        one(kept.show, store, after, f"Entry {number} of payment {after.payment_id} is closed")
+        for number in list(outbox.numbers(store, topic)) if every else numbers:
+            _existing(store, number, done)
+            now_ms = SystemClock().now_ms()
+            outbox.dismiss(store, number, reason=reason, operator=operator, now_ms=now_ms)
+            done.append(number)
+    count = len(done)
+    said = f"{count:,} {'entry is' if count == 1 else 'entries are'} closed"
+    kept.show.result({"dismissed": done}, said, ())
     return EXIT_OK
 
 
-def _existing(store: PaymentStore, number: int) -> None:
+def _existing(store: PaymentStore, number: int, done: list[int]) -> None:
     found = store.notices(NoticeQuery(after=number - 1, limit=1))
     if not found or found[0].number != number:
-        raise _unknown(number, [])
+        raise _unknown(number, done, "closed")
 
 
-def _unknown(number: int, done: list[int]) -> CommandError:
-    also = f" ({', '.join(map(str, done))} are tried again)" if done else ""
+def _unknown(number: int, done: list[int], what: str) -> CommandError:
+    also = f" ({', '.join(map(str, done))} are {what})" if done else ""
     return CommandError(
         EXIT_NOT_FOUND,
         f"no entry {number} of the outbox is open{also}; see: bursar payments outbox list",
