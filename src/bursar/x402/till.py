@@ -22,6 +22,7 @@ from bursar.payments.book import Book
 from bursar.payments.outcome import FINAL_PROOFS, TRANSITIONS, UNRESOLVED, Money, Trigger
 from bursar.payments.ports import PaymentConflict, PaymentStoreError, Prover
 from bursar.payments.records import Evidence, Finding, Kind, PaymentRecord
+from bursar.x402 import quoting
 from bursar.x402.facilitators import Facilitator, SettleAnswer
 from bursar.x402.offers import Offer
 from bursar.x402.presented import Presented, RefusedPayment, check_window, matched
@@ -259,7 +260,9 @@ class Till:
             return await asyncio.to_thread(self.book.get, record.payment_id)
         wanted = json.loads(record.requirements or "{}")["requirements"]
         answer = await self._facilitator.settle(presented.payload, wanted)
-        evidence = self._evidence(answer, presented)
+        evidence, named = self._evidence(answer, presented), answer.payment_id
+        if named is not None and quoting.is_secret(named, presented):
+            named = None
         pause = FIRST_PAUSE_S
         for left in range(STORE_TRIES - 1, -1, -1):
             try:
@@ -269,7 +272,7 @@ class Till:
                     answer.trigger,
                     evidence,
                     retry_after_ms=answer.retry_after_s and answer.retry_after_s * 1000,
-                    facilitator_ref=answer.payment_id,
+                    facilitator_ref=named,
                 )
             except PaymentStoreError:
                 if not left:  # then the worker takes the answer for lost, and asks the chain
@@ -279,11 +282,14 @@ class Till:
         return sending
 
     def _evidence(self, answer: SettleAnswer, presented: Presented) -> Evidence:
-        """Return an answer as it is stored: without a signature that it quotes."""
-        secret = presented.signature.removeprefix("0x").lower()
-        raw = "(it quotes the signature)" if secret in answer.raw.lower() else answer.raw
-        reason = f"{answer.reason}: {raw}" if raw else answer.reason
-        return Evidence(f"facilitator:{self._name}", reason, tx_hash=answer.transaction)
+        """Return an answer as it is stored: without anything of a signature that it quotes."""
+        named = answer.transaction
+        if named is not None and quoting.is_secret(named, presented):
+            named = None
+        raw = quoting.kept(answer.raw, presented, named)
+        reason = quoting.kept(answer.reason, presented, named)
+        said = f"{reason}: {raw}" if raw else reason
+        return Evidence(f"facilitator:{self._name}", said, tx_hash=named)
 
     async def _proved(self, record: PaymentRecord, price: Price) -> PaymentRecord:
         """Ask the chain until it is sure enough, final, or the wait is over; it only reads."""
