@@ -219,7 +219,7 @@ def test_a_nonce_that_was_used_for_something_else_is_refused(
     if how == "canceled":
         dollar.cancel(payer.address, nonce, payer.key)
     else:
-        other = {"to": MALLORY} if how == "another payee" else {"value": PRICE - 1}
+        other: dict[str, Any] = {"to": MALLORY} if how == "another payee" else {"value": PRICE - 1}
         signed, signature = payer.authorize(window_s=WINDOW_S, nonce=nonce, **other)
         dollar.submit(signed, signature)
     with Shop(dollar, facilitator) as shop:

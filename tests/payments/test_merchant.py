@@ -274,6 +274,31 @@ def test_what_is_no_payment_is_malformed(header: str, shop: Shop) -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("more", ["NaN", "-Infinity", "1e999", '"\\ud800"', '{"\\udfff": 1}'])
+@pytest.mark.parametrize("place", ["extensions", "accepted", "payload"])
+def test_what_cannot_be_sent_on_is_malformed(
+    more: str, place: str, shop: Shop, payer: Payer
+) -> None:
+    """A number or a text that JSON does not have, anywhere in a payment that is good otherwise."""
+    said = payload(payer)
+    said[place] = said.get(place, {}) | {"x": "PLACE"}
+    text = json.dumps(said).replace('"PLACE"', more)
+    answer = shop.get(headers={"PAYMENT-SIGNATURE": base64.b64encode(text.encode()).decode()})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_payload")
+    assert shop.store.page(PaymentQuery()) == []
+
+
+@pytest.mark.parametrize("names", [("PAYMENT-SIGNATURE",) * 2, ("PAYMENT-SIGNATURE", "X-PAYMENT")])
+def test_two_payments_in_one_request_are_refused(
+    names: tuple[str, str], shop: Shop, payer: Payer
+) -> None:
+    headers = [(name, next(iter(paying(payload(payer)).values()))) for name in names]
+    answer = shop.http.get(f"{shop.url}/report", headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_payload")
+    assert "one payment header" in answer.json()["message"]
+    assert shop.store.page(PaymentQuery()) == []
+
+
 def test_a_head_costs_what_its_get_costs(shop: Shop) -> None:
     assert shop.get(method="HEAD").status_code == 402
     assert shop.handlers.calls == []
@@ -502,13 +527,11 @@ def test_a_name_that_is_hidden_by_a_second_one_is_found(shop: Shop) -> None:
 
 
 def test_bodies_have_bounds(shop: Shop) -> None:
-    big = b'{"a": "' + b"x" * (1024 * 1024) + b'"}'
-    assert shop.get("/free", method="POST", content=big).status_code == 413
-    assert shop.get("/free", method="POST", content=b"{oops").status_code == 400
     upload = b"\x89PNG" + b"x" * (2 * 1024 * 1024)
     # What is no JSON passes as it comes where it costs nothing, and is bounded where it does.
     assert shop.get("/raw", method="POST", content=upload).json() == len(upload)
     assert shop.get(method="POST", content=upload).status_code == 413
+    assert shop.get(method="POST", content=b'{"a": "' + upload + b'"}').status_code == 413
 
 
 def test_a_body_belongs_to_what_is_bought(shop: Shop, payer: Payer) -> None:

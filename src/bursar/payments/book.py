@@ -223,6 +223,30 @@ class Book:
 
         return self._step(payment_id, step)
 
+    def renew(
+        self, payment_id: str, evidence: Evidence, until_ms: int, *, late: bool = False
+    ) -> bool:
+        """Hold a claim of the work for longer; say whether it is still held.
+
+        Args:
+            payment_id: the payment.
+            evidence: who is at work.
+            until_ms: when the claim ends if it is not renewed again.
+            late: it was claimed by `begin_late`.
+        """
+
+        def step(now: PaymentRecord, now_ms: int) -> Change | None:
+            held = now.work is Work.RUNNING
+            if late:
+                held = now.disposition is Disposition.ORPHANED and now.work in UNDELIVERED
+            if not held or now.work_until_ms is None:
+                return None
+            kept = replace(now, work_until_ms=max(until_ms, now.work_until_ms))
+            after, event = note(kept, "WORK_GOES_ON", evidence, now_ms)
+            return checking.change_of(now, _timed(after, now_ms), [event], now_ms)
+
+        return self._step(payment_id, step) is not None
+
     def give_up_late(self, payment_id: str, evidence: Evidence) -> PaymentRecord:
         """End a late run that delivered nothing; it may be tried again."""
 

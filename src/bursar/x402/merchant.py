@@ -21,7 +21,15 @@ from bursar.payments.records import Evidence, PaymentRecord
 from bursar.x402 import answers
 from bursar.x402.answers import Reply, Send
 from bursar.x402.facilitators import Facilitator
-from bursar.x402.ingress import BODY_BYTES_MAX, BodyRefused, ClientGone, taken
+from bursar.x402.ingress import (
+    BODY_BYTES_MAX,
+    BodyRefused,
+    ClientGone,
+    Headers,
+    passed,
+    sized,
+    taken,
+)
 from bursar.x402.offers import Offer
 from bursar.x402.presented import MalformedPayment, Presented, RefusedPayment, parse
 from bursar.x402.pricing import Price, addressed, bought
@@ -29,7 +37,7 @@ from bursar.x402.prover import ChainProver
 from bursar.x402.repeating import Repeats
 from bursar.x402.results import MemoryResults, Results, StoredAnswer
 from bursar.x402.routes import AmbiguousRequest, Routes, Sold
-from bursar.x402.serving import Application, Performance
+from bursar.x402.serving import Application, Performance, WorkStopped, under_claim
 from bursar.x402.till import MERCHANT, SpentLongAgo, Till, Unavailable, fingerprint
 
 SCOPE_KEY: Final = "bursar.payment"
@@ -119,22 +127,20 @@ class X402:
             return
         try:
             price = self._routes.find(scope, self._root)
-        except AmbiguousRequest as wrong:
-            await answers.unsold(str(wrong)).send(send)
-            return
-        try:
             body, given = await taken(
                 receive, whole=price is not None, bytes_max=self._body_bytes_max
             )
+            if price is None:
+                await passed(self._app, sized(scope, body), given, send)
+                return
+        except AmbiguousRequest as wrong:
+            await answers.unsold(str(wrong)).send(send)
         except BodyRefused as refused:
             await answers.malformed(str(refused), refused.status).send(send)
-            return
         except ClientGone:
-            return
-        if price is None:
-            await self._app(_sized(scope, body), given, send)
+            pass
         else:
-            await self._sell(price, _sized(scope, body), body or b"", send)
+            await self._sell(price, sized(scope, body), body or b"", send)
 
     async def drain(self) -> None:
         """Wait for payments and handlers under way, within the bound; then give up on them."""
@@ -143,7 +149,8 @@ class X402:
             for task in late:
                 _log.error("%s was still under way at shutdown", task.get_name())
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:  # what they do about it, such as writing it down, has its time too
+                await asyncio.wait(late, timeout=self._drain_s)
 
     def _compare(self) -> None:
         """Say once which of the routes the application does not have, where that can be seen."""
@@ -164,11 +171,11 @@ class X402:
 
     async def _sell(self, price: Price, scope: Any, body: bytes, send: Send) -> None:
         """Collect the payment of a request, and answer or deliver."""
-        headers = _Headers(scope["headers"])
+        headers = Headers(scope["headers"])
         host = headers.get("host") or "localhost"
         offers, buys = addressed(price, scope, host), bought(scope, host, body)
         try:
-            if (presented := parse(headers)) is None:
+            if (presented := parse(headers.of_payment())) is None:
                 await answers.challenged(offers, "payment required").send(send)
                 return
             record = await self._collected(presented, price, offers, buys)
@@ -269,34 +276,56 @@ class X402:
 
         run = Performance(answers.receipt(claimed, version), finished)
         task = self._supervised(
-            self._perform(run, claimed, {**scope, SCOPE_KEY: paid}, body, late=late),
+            self._perform(run, claimed, price, {**scope, SCOPE_KEY: paid}, body, late=late),
             f"the handler of {claimed.payment_id}",
         )
         return run, task, claimed
 
     async def _perform(
-        self, run: Performance, record: PaymentRecord, scope: Any, body: bytes, *, late: bool
+        self,
+        run: Performance,
+        record: PaymentRecord,
+        price: Price,
+        scope: Any,
+        body: bytes,
+        *,
+        late: bool,
     ) -> BaseException | None:
         """Run the handler; return what it failed of. Paid work that fails is written down."""
         failure: BaseException | None = None
+
+        async def renew() -> bool:
+            said = Evidence(MERCHANT, "the handler is at work")
+            until_ms = self._work_until_ms(price)
+            try:
+                return await asyncio.to_thread(
+                    self._book.renew, record.payment_id, said, until_ms, late=late
+                )
+            except PaymentStoreError as error:
+                _log.warning("payment %s: its claim was not renewed: %s", record.payment_id, error)
+                return True
+
         try:
-            await run.run(self._app, scope, body)
+            running = run.run(self._app, scope, body)
+            await under_claim(running, renew, claim_s=price.work_s, most_s=price.work_max_s)
             if not run.complete:
                 failure = RuntimeError("the handler returned without an answer")
         except BaseException as error:  # noqa: BLE001  # written down, and given on below
             failure = error
         if failure is not None:
             why = f"the handler: {type(failure).__name__}"
-            if not run.complete:
+            if not run.complete and not (isinstance(failure, WorkStopped) and failure.lost):
                 await asyncio.shield(self._finish(record, late=late, done=False, why=why))
             _log.error("payment %s: %s", record.payment_id, why, exc_info=failure)
             if not isinstance(failure, Exception):
                 raise failure
         return None if run.complete else failure
 
+    def _work_until_ms(self, price: Price) -> int:
+        return self._book.clock.now_ms() + round(price.work_s * 1000)
+
     def _begin(self, payment_id: str, price: Price) -> tuple[PaymentRecord | None, bool]:
-        until_ms = self._book.clock.now_ms() + round(price.work_s * 1000)
-        said = Evidence(MERCHANT, "the handler begins")
+        until_ms, said = self._work_until_ms(price), Evidence(MERCHANT, "the handler begins")
         begun = self._book.begin(payment_id, said, until_ms)
         if begun is not None:
             return begun, False
@@ -315,18 +344,6 @@ class X402:
             _log.error("payment %s: its work was not written down: %s", record.payment_id, error)
 
 
-class _Headers(dict[str, str]):
-    """Headers of a request, found in any case; a payment header may be there once."""
-
-    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        super().__init__()
-        for name, value in raw:
-            self[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
-
-
 def _refusal(wrong: Exception, offers: Sequence[Offer]) -> Reply:
     if isinstance(wrong, RefusedPayment):
         return answers.challenged(offers, wrong.code, str(wrong))
@@ -341,14 +358,3 @@ def _refusal(wrong: Exception, offers: Sequence[Offer]) -> Reply:
             "ask who runs this"
         )
     return answers.malformed(str(wrong))
-
-
-def _sized(scope: Any, body: bytes | None) -> Any:
-    """Return a scope whose length is that of the body, where something was taken out of it."""
-    if body is None:
-        return scope
-    headers = [
-        (name, str(len(body)).encode() if name.lower() == b"content-length" else value)
-        for name, value in scope["headers"]
-    ]
-    return {**scope, "headers": headers}

@@ -152,5 +152,11 @@ def encode(message: Mapping[str, Any]) -> str:
 
 
 def decode(header: str) -> Any:
-    """Return the JSON that a header holds; `ValueError` if it holds none."""
-    return read_json(base64.b64decode(header, validate=True))
+    """Return the JSON that a header holds; `ValueError` if it holds none.
+
+    What Python reads and JSON does not have (NaN, infinity, half of a surrogate pair) is none:
+    it could not be sent on.
+    """
+    read = read_json(base64.b64decode(header, validate=True))
+    json.dumps(read, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    return read

@@ -86,7 +86,7 @@ def parse(headers: Mapping[str, str]) -> Presented | None:
 
 def _read(payload: Mapping[str, Any]) -> Presented:
     version, inner = payload.get("x402Version"), payload.get("payload")
-    if isinstance(version, bool) or version not in (1, 2):
+    if type(version) is not int or version not in (1, 2):
         raise MalformedPayment(f"x402Version must be 1 or 2; got {version!r}")
     accepted = payload if version == 1 else payload.get("accepted")
     if not isinstance(accepted, Mapping) or not isinstance(inner, Mapping):

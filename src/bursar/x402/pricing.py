@@ -11,11 +11,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from bursar.payments.outcome import Money
 from bursar.payments.records import PaymentRecord
 from bursar.x402.offers import Offer
+
+WORK_S_MAX: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,9 @@ class Price:
         provisional_max: up to this value, in the token's smallest unit, a block that is not
             final is enough to deliver; 0 waits for finality, whatever the value.
         wait_s: how long a request waits for the chain before it is told to come back.
-        work_s: how long the handler may take; paid work that is not done by then is an orphan.
+        work_s: how long paid work may lie with nobody at it before the payment is an orphan: from
+            finality on, or from the last sign of life of the process that was at it.
+        work_max_s: how long the handler may take; then it is cancelled, and the work has failed.
         budget: the budget that the payment funds when it is final, as its funder names it.
     """
 
@@ -35,6 +39,7 @@ class Price:
     provisional_max: int = 0
     wait_s: float = 10.0
     work_s: float = 300.0
+    work_max_s: float = 3600.0
     budget: str | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +51,10 @@ class Price:
         for name in ("wait_s", "work_s"):
             if not 0 < getattr(self, name) <= 3600:
                 raise ValueError(f"{name} must be above 0 and at most 3600; got {self}")
+        if not 0 < self.work_max_s <= WORK_S_MAX:
+            raise ValueError(
+                f"work_max_s must be above 0 and at most {WORK_S_MAX}; got {self.work_max_s}"
+            )
 
     def accepts(self, record: PaymentRecord) -> bool:
         """Say whether a payment is sure enough to deliver for."""
