@@ -107,6 +107,7 @@ class Shop:
         book: Book | None = None,
         middleware: dict[str, Any] | None = None,
         prices: dict[str, Any] | None = None,
+        rpc: tuple[str, ...] = (),
         **price: Any,
     ) -> None:
         self.dollar, self.handlers = dollar, Handlers()
@@ -119,7 +120,7 @@ class Shop:
             "GET /report": Price((offer(dollar),), **price),
             "POST /report": Price((offer(dollar),), **price),
         }
-        self._more = middleware or {}
+        self._more, self._rpc = middleware or {}, rpc or (dollar.chain.url,)
         self._inner = (app or _starlette)(self.handlers)
         self.http = httpx2.Client(timeout=90.0)
 
@@ -154,7 +155,7 @@ class Shop:
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":  # the clients belong to the loop that serves
             network = f"eip155:{self.dollar.chain.chain_id}"
-            endpoints = {network: [Rpc(self.dollar.chain.url)]}
+            endpoints = {network: [Rpc(url, timeout_s=30) for url in self._rpc]}
             self.prover = ChainProver(endpoints, clock=FakeClock(FAST_MS))
             client = Facilitator(self._url, settle_timeout_s=self._settle_timeout_s)
             self.sells = X402(
