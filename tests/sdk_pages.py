@@ -455,7 +455,17 @@ def _is_made_by_users(value: type) -> bool:
     """Whether people call the class; guards, contexts and answers of calls are made for them."""
     made = (
         *("Client", "Config", "Usage", "Provider", "Reply", "ToolUse", "Engine", "Scope"),
-        *("Model", "Toolbox", "Permissions", "Tools", "Purse", "Ledger", "Faults", "Transport"),
+        *(
+            "Model",
+            "Toolbox",
+            "Permissions",
+            "Tools",
+            "Purse",
+            "Price",
+            "Ledger",
+            "Faults",
+            "Transport",
+        ),
         *("Service", "Chain", "Dollar", "Facilitator"),
     )
     if value.__module__.startswith(("bursar.x402.", "bursar.payments.")):
