@@ -221,6 +221,159 @@ def test_the_second_signal_abandons(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
+WEDGED = {
+    "an async tool that ignores its cancellation": """
+import asyncio
+async def wedge() -> str:
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            pass
+""",
+    "an async tool that blocks the event loop": """
+import time
+async def wedge() -> str:
+    time.sleep(120)
+    return ''
+""",
+    "a thread that nobody can stop": """
+import asyncio, time
+async def wedge() -> str:
+    await asyncio.to_thread(time.sleep, 120)
+    return ''
+""",
+}
+
+
+@pytest.mark.parametrize("source", WEDGED.values(), ids=WEDGED)
+def test_a_tool_that_does_not_listen_is_left(source: str, tmp_path: Path) -> None:
+    """The process ends as its deadline says, a while after it, and not when the tool does."""
+    file = tmp_path / "wedged.py"
+    file.write_text(source)
+    with ScriptedProvider([Reply(tools=[ToolUse("wedge")])]) as provider:
+        words = ["--model", MODELS[0], "--budget", "1USD", "--tools", str(file), "--timeout", "1"]
+        code, _, err = run(provider, "?", *words)
+    assert (code, "timeout" in err) == (124, True), err
+
+
+def test_ctrl_c_reaches_a_blocked_loop(tmp_path: Path) -> None:
+    """The first signal is answered, the second one ends the process."""
+    file = tmp_path / "wedged.py"
+    file.write_text(WEDGED["an async tool that blocks the event loop"])
+    with ScriptedProvider([Reply(tools=[ToolUse("wedge")])]) as provider:
+        words = ["--model", MODELS[0], "--budget", "1USD", "--tools", str(file)]
+        process = start(provider, "?", *words)
+        wait_for(provider)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "cancelling" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, "abandoned" in err) == (130, True)
+
+
+LONG = f"{'x' * 1_000} " * 400
+"""More than a pipe holds."""
+
+
+def test_a_reader_that_goes_away_ends_the_run() -> None:
+    """As in `bursar agent run ... | head -c 3`."""
+    with ScriptedProvider([Reply(LONG)]) as provider, start(provider, "?", *FINE) as process:
+        assert process.stdout is not None
+        process.stdout.read(3)
+        process.stdout.close()
+        assert process.wait(60) == 141
+
+
+def test_a_reader_that_does_not_read_is_not_waited_for() -> None:
+    """The pipe is full; the deadline holds all the same."""
+    words = [*FINE, "--timeout", "1"]
+    with ScriptedProvider([Reply(LONG)]) as provider, start(provider, "?", *words) as process:
+        assert process.wait(60) == 124
+
+
+def test_an_output_that_is_full_is_told(tmp_path: Path) -> None:
+    """What cannot be written is said in one line."""
+    with ScriptedProvider([Reply("yes")]) as provider, Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "bursar.cli", "agent", "run", "?", *FINE, "--json"],
+            env=os.environ | provider.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, "No space left" in ended.stderr) == (1, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_a_tool_prints_is_not_the_answer(tmp_path: Path) -> None:
+    """Standard output is one document, whatever runs besides."""
+    file = tmp_path / "loud.py"
+    file.write_text("print('loading')\ndef shout() -> str:\n    print('shout')\n    return ''\n")
+    with ScriptedProvider([Reply(tools=[ToolUse("shout")]), Reply("quiet")]) as provider:
+        code, out, err = run(provider, "?", *FINE, "--json", "--tools", str(file))
+    assert (code, json.loads(out)["turns"][0]["output"]) == (0, "quiet"), err
+    assert "loading" in err
+    assert "shout" in err
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def search(text): ...", "parameter text has no type"),
+        ("def search(*texts: str): ...", "cannot be named by a model"),
+        ("def search(text: Nothing): ...", "name 'Nothing' is not defined"),
+        ("class Odd: ...\ndef search(text: Odd): ...", "Odd"),
+        ("TOOLS = 5", "TOOLS must be a list of functions, not int"),
+        ("TOOLS = [5]", "TOOLS has 5, which is no function"),
+        ("import sys\nsys.exit(3)", "cannot be loaded: SystemExit: 3"),
+    ],
+)
+def test_tools_that_cannot_be_used_are_named(source: str, said: str, tmp_path: Path) -> None:
+    """Before anybody is asked, in one line."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"from __future__ import annotations\n{source}\n")
+    with ScriptedProvider([]) as provider:
+        code, out, err = run(provider, "?", *FINE, "--tools", str(file))
+        assert provider.requests == []
+    assert (code, out) == (2, "")
+    assert err.startswith("bursar: --tools: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_tool_that_is_allowed_or_denied_must_be_there(toolbox: str) -> None:
+    """`--deny serach` would let search run."""
+    with ScriptedProvider([]) as provider:
+        for words, said in (
+            (["--deny", "serach", "--tools", toolbox], "there are: search, shell"),
+            (["--allow", "serach", "--tools", toolbox], "--allow: there is no tool 'serach'"),
+            (["--deny", "search"], "--tools names a module"),
+        ):
+            code, _, err = run(provider, "?", *FINE, *words)
+            assert (code, said in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("server", "code"), [({"CYCLES_BASE_URL": "http://127.0.0.1:1", "CYCLES_API_KEY": "k"}, 6)]
+)
+def test_a_ledger_that_does_not_answer_has_its_exit_code(server: dict[str, str], code: int) -> None:
+    """A script tells a ledger that is down from a model that failed."""
+    with ScriptedProvider([]) as provider:
+        ended = subprocess.run(
+            [sys.executable, "-m", "bursar.cli", "agent", "run", "?", "--model", MODELS[0]],
+            env=os.environ | provider.environment | server | {"CYCLES_TENANT": "acme"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert provider.requests == []
+    assert ended.returncode == code, ended.stderr
+
+
 def test_a_missing_key_costs_nothing(model: str, tmp_path: Path) -> None:
     """It is told before anything is reserved, as a mistake of whoever typed."""
     words = ["--model", model, "--budget", "1USD", "--session", str(tmp_path / "s.json")]
@@ -254,6 +407,8 @@ FINE = ["--model", MODELS[0], "--budget", "1USD"]
         (["--model", MODELS[0], "--budget", "1USD", "--session", "x.txt"], ".json"),
         (["--model", MODELS[0], "--budget", "1USD", "--max-turns", "0"], "--max-turns"),
         (["--model", MODELS[0], "--budget", "1000 tokens"], "is not money"),
+        (["--model", MODELS[0], "--budget", "0.50"], "an amount of money ends in USD"),
+        ([*FINE, "--max-tokens", "9" * 20], "--max-tokens must be from 1 to 100000000"),
         ([*FINE, "--session", "/proc/x.json"], "--session: /proc/x.calls cannot be used: "),
         ([*FINE, "--session", "/dev/null/x.json"], "name a file in a folder that can be written"),
         ([*FINE, "--continue-with", " "], "--continue-with is empty; say what to ask"),

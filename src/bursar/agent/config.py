@@ -5,6 +5,7 @@ The rule that lives here: a limit is checked when it is set, and an error names 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from bursar.agent.budget import Limits
@@ -40,7 +41,7 @@ class QueryEngineConfig:
         """Refuse what bounds nothing.
 
         Raises:
-            ValueError: a limit is below 0.
+            ValueError: a limit is below 0, or infinite.
         """
         for field in (
             *("max_turns", "max_budget_tokens", "compact_after_turns", "structured_retry_limit"),
@@ -49,6 +50,8 @@ class QueryEngineConfig:
             value = getattr(self, field)
             if value is not None and not value >= 0:
                 raise ValueError(f"{field} must be at least 0, not {value!r}")
+        if self.max_wall_seconds == math.inf:
+            raise ValueError("max_wall_seconds must be finite; None is no limit")
 
     @property
     def limits(self) -> Limits:

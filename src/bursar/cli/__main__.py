@@ -18,7 +18,7 @@ except ModuleNotFoundError:
     )
 
 from bursar import __version__
-from bursar.cli.exits import EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CommandError
+from bursar.cli.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE, EXIT_USAGE, CommandError
 
 app = App(
     name="bursar",
@@ -59,18 +59,28 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         code = app(exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CommandError as error:
         _tell(error)
         sys.exit(error.code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has gone; say nothing more to nobody
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         sys.exit(EXIT_PIPE)
+    except OSError as error:
+        _mute()
+        _tell(CommandError(EXIT_FAILED, f"{error.filename or 'output'}: {error.strerror or error}"))
+        sys.exit(EXIT_FAILED)
     except CycloptsError as error:
         _tell(CommandError(EXIT_USAGE, _mistake(error)))
         sys.exit(EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _mute() -> None:
+    """Send what is left of the output nowhere, so that the interpreter's end does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _mistake(error: CycloptsError) -> str:

@@ -6,7 +6,6 @@ code. Nothing is asked of a provider before everything that was typed is underst
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ after it.
 
 Example: bursar agent run "What is a ledger?" --model openai:gpt-4o-mini --budget 0.50USD
 """
+MAX_TOKENS_MOST = 100_000_000
 Many = Annotated[list[str] | None, Parameter(negative="")]
 Amount = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
@@ -124,8 +124,11 @@ def _limits(
     budget: str | None, max_turns: int, timeout_s: float | None, max_tokens: int
 ) -> tuple[int | None, int, float | None]:
     """Return the limits of a run, checked."""
-    if max_turns < 1 or max_tokens < 1 or (timeout_s is not None and not timeout_s >= 0):
-        why = "--max-turns and --max-tokens must be at least 1, --timeout at least 0"
+    if max_turns < 1 or (timeout_s is not None and not timeout_s >= 0):
+        why = "--max-turns must be at least 1, --timeout at least 0"
+        raise CommandError(EXIT_USAGE, why)
+    if not 1 <= max_tokens <= MAX_TOKENS_MOST:
+        why = f"--max-tokens must be from 1 to {MAX_TOKENS_MOST}, got {max_tokens}"
         raise CommandError(EXIT_USAGE, why)
     microcents = _microcents(budget)
     if microcents is None and not os.environ.get("CYCLES_BASE_URL"):
@@ -142,6 +145,7 @@ def _carry_out(
     session: Path | None,
     as_json: bool,
 ) -> int:
+    from bursar.cli.agent_process import drive
     from bursar.cli.agent_run import Wanted, carry_out
 
     wanted = Wanted(
@@ -157,7 +161,7 @@ def _carry_out(
         session,
         as_json,
     )
-    return asyncio.run(carry_out(wanted))
+    return drive(lambda watch: carry_out(wanted, watch), wanted.timeout_s, as_json=as_json)
 
 
 def _microcents(budget: str | None) -> int | None:
@@ -168,10 +172,15 @@ def _microcents(budget: str | None) -> int | None:
     try:
         unit, amount = money.parse(budget, Unit.USD_MICROCENTS)
     except money.AmountError as error:
-        raise CommandError(EXIT_USAGE, f"--budget: {error}") from error
+        hint = "; an amount of money ends in USD, e.g. 0.50USD" if _is_bare(budget) else ""
+        raise CommandError(EXIT_USAGE, f"--budget: {error}{hint}") from error
     if unit is not Unit.USD_MICROCENTS:
         raise CommandError(EXIT_USAGE, f"--budget: {budget!r} is not money; e.g. 0.50USD")
     return amount
+
+
+def _is_bare(budget: str) -> bool:
+    return not any(one.isalpha() for one in budget)
 
 
 def _path(tools: str | None) -> str | None:

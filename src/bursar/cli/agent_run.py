@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import importlib.util
-import inspect
 import io
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from bursar import money
 from bursar.agent import (
-    CancelScope,
     LoopResult,
     PermissionDenial,
     QueryEngine,
     QueryEngineConfig,
     StopReason,
     StoredSession,
-    SubAgent,
     TurnResult,
     arun_turn_loop,
 )
@@ -45,21 +38,26 @@ from bursar.agent.models import model as model_of
 from bursar.agent.money import Purse
 from bursar.agent.ports import Model, ModelEvent, ModelRequest, TextDelta, ToolCall
 from bursar.agent.pricing import ListPriced
-from bursar.agent.tools import Permissions, Toolbox
+from bursar.agent.tools import Toolbox
 from bursar.cli import agent_files
+from bursar.cli.agent_process import Watch
+from bursar.cli.agent_tools import toolbox
 from bursar.cli.exits import (
     EXIT_BUDGET,
     EXIT_CANCELLED,
+    EXIT_CREDENTIAL,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_TIMEOUT,
     EXIT_TURNS,
+    EXIT_UNREACHABLE,
     EXIT_USAGE,
     CommandError,
 )
 from bursar.client.aio import AsyncCyclesClient
 from bursar.client.config import CyclesConfig
+from bursar.client.exceptions import CyclesProtocolError, CyclesTransportError
 
 SETTLING_S = 2.0
 """How long a run waits at its end for what was cancelled to account for itself."""
@@ -92,36 +90,32 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Signals:
-    """What Ctrl-C and SIGTERM do: the first cancels, the second abandons."""
-
-    scope: CancelScope
-    first: int | None = None
-
-    def received(self, number: int) -> None:
-        """Take a signal."""
-        if self.first is not None:
-            sys.stdout.flush()
-            os._exit(EXIT_INTERRUPTED)  # nobody waits for threads, tasks or answers any more
-        self.first = number
-        self.scope.cancel()
-        print("bursar: cancelling; once more abandons the turn", file=sys.stderr, flush=True)
-
-
-@dataclass(slots=True)
 class Shown:
     """What a run tells while it runs, and remembers for its end."""
 
     wanted: Wanted
     purse: Purse
+    out: TextIO
+    watch: Watch
     turns: list[dict[str, Any]] = field(default_factory=list)
     said: bool = False
+    gone: OSError | None = None
 
     def text(self, piece: str) -> None:
         """Show a piece of the answer."""
         if not self.wanted.as_json:
             self.said = True
-            print(piece, end="", flush=True)
+            self.write(piece)
+
+    def write(self, text: str) -> None:
+        """Write to the output; without a reader there is no point in going on."""
+        if self.gone is not None:
+            return
+        try:
+            print(text, end="", file=self.out, flush=True)
+        except OSError as error:
+            self.gone = error
+            self.watch.scope.cancel()
 
     def tool(self, call: ToolCall) -> None:
         """Say that the model wants a tool."""
@@ -149,7 +143,7 @@ class Shown:
             return
         most = "at most " if self.turns[-1]["bound"] else ""
         if self.said:
-            print(flush=True)
+            self.write("\n")
         self.said = False
         print(
             f"[turn {number}] {result.stop_reason}: {tokens[0]} tokens in, {tokens[1]} out, "
@@ -215,51 +209,61 @@ class Engine(QueryEngine):
         return result
 
 
-async def carry_out(wanted: Wanted) -> int:
+async def carry_out(wanted: Wanted, watch: Watch) -> int:
     """Run the agent, alone on its session, and return the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a sign that cannot be shown costs no turn
-    asked, price = _model(wanted.model)
-    box = Toolbox(_tools(wanted.tools), Permissions(wanted.allow, wanted.deny))
-    with agent_files.calls_of(wanted.session) as calls:
-        return await _carry_out(wanted, asked, price, box, calls)
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")  # a sign that cannot be shown costs no turn
+    with contextlib.redirect_stdout(sys.stderr):  # what a tool prints is not the answer
+        asked, price = _model(wanted.model)
+        box = toolbox(wanted.tools, wanted.allow, wanted.deny)
+        with agent_files.calls_of(wanted.session) as calls:
+            shown, result, engine = await _carry_out(wanted, asked, price, box, calls, watch, out)
+    return _end(result, engine, shown)
 
 
 async def _carry_out(
-    wanted: Wanted, asked: Model, price: ListPriced, box: Toolbox, calls: Calls
-) -> int:
+    wanted: Wanted,
+    asked: Model,
+    price: ListPriced,
+    box: Toolbox,
+    calls: Calls,
+    watch: Watch,
+    out: TextIO,
+) -> tuple[Shown, LoopResult, Engine]:
     stored = agent_files.stored(wanted.session)
     client = _client(wanted)
     try:
         await _fund(client, wanted)
         purse = Purse(client, calls=calls)
-        shown = Shown(wanted, purse)
+        shown = Shown(wanted, purse, out, watch)
         guarded = Told(GuardedModel(purse, asked, price), shown)
         engine = _engine(wanted, guarded, GuardedTools(purse, box) if box.tools else None, stored)
         engine.shown = shown
-        signals = Signals(CancelScope())
-        with _listening(signals):
-            result = await arun_turn_loop(
-                wanted.prompt,
-                engine=engine,
-                max_turns=max(1, wanted.max_turns - engine.state.turns_committed),
-                timeout_seconds=wanted.timeout_s,
-                continuation_prompt=wanted.continue_with,
-                scope=signals.scope,
-                grace_seconds=SETTLING_S,
-            )
-            await _settled()
+        result = await arun_turn_loop(
+            wanted.prompt,
+            engine=engine,
+            max_turns=max(1, wanted.max_turns - engine.state.turns_committed),
+            timeout_seconds=wanted.timeout_s,
+            continuation_prompt=wanted.continue_with,
+            scope=watch.scope,
+            grace_seconds=SETTLING_S,
+        )
+        await _settled()
     finally:
         await client.aclose()
         with contextlib.suppress(AttributeError):
             await asked.aclose()  # type: ignore[attr-defined]  # adapters have it
-    return _end(result, engine, shown, signals)
+    return shown, result, engine
 
 
-def _end(result: LoopResult, engine: Engine, shown: Shown, signals: Signals) -> int:
+def _end(result: LoopResult, engine: Engine, shown: Shown) -> int:
     """Say how the run ended and return its exit code."""
-    code = CODES.get(StopReason(result.loop_stop), EXIT_FAILED)
-    if code == EXIT_CANCELLED and signals.first == signal.SIGINT:
+    if shown.gone is not None:
+        raise shown.gone
+    stop = StopReason(result.loop_stop)
+    code = CODES[stop] if stop in CODES else _code_of(result.error)
+    if code == EXIT_CANCELLED and shown.watch.interrupted:
         code = EXIT_INTERRUPTED
     last = result.turns[-1]
     spent = money.total(one.amount for one in shown.purse.charges)
@@ -273,7 +277,7 @@ def _end(result: LoopResult, engine: Engine, shown: Shown, signals: Signals) -> 
             "spent_microcents": spent if isinstance(spent, int) else None,
             "turns": shown.turns,
         }
-        print(json.dumps(document))
+        print(json.dumps(document), flush=True)
     elif code != EXIT_OK:
         why = f": {last.detail}" if last.detail else ""
         print(f"bursar: {result.loop_stop}{why}", file=sys.stderr)
@@ -294,37 +298,13 @@ def _model(spec: str) -> tuple[Model, ListPriced]:
         raise CommandError(EXIT_USAGE, f"--model: {error}") from error
 
 
-def _tools(where: str | None) -> list[Callable[..., Any] | SubAgent]:
-    """Return the functions and sub-agents that a module offers."""
-    if where is None:
-        return []
-    try:
-        module = _from_file(where) if where.endswith(".py") else importlib.import_module(where)
-    except Exception as error:
-        raise CommandError(
-            EXIT_USAGE, f"--tools: {where} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
-    listed = getattr(module, "TOOLS", None)
-    if listed is not None:
-        return list(listed)
-    return [
-        one
-        for name, one in vars(module).items()
-        if name[0] != "_" and (isinstance(one, SubAgent) or _is_its_own(one, module))
-    ]
-
-
-def _is_its_own(one: object, module: ModuleType) -> bool:
-    return inspect.isfunction(one) and one.__module__ == module.__name__
-
-
-def _from_file(where: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bursar_tools_{Path(where).stem}", where)
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _code_of(error: Exception | None) -> int:
+    """Return the exit code of a turn that failed: scripts tell the ledger from the rest."""
+    if isinstance(error, CyclesTransportError):
+        return EXIT_UNREACHABLE
+    if isinstance(error, CyclesProtocolError) and error.status in (401, 403):
+        return EXIT_CREDENTIAL
+    return EXIT_FAILED
 
 
 def _client(wanted: Wanted) -> AsyncCyclesClient:
@@ -362,19 +342,6 @@ def _engine(
     if stored is None:
         return Engine(config, model, session_id=file.stem, save_to=file.parent, **options)
     return Engine(config, model, stored=stored, save_to=file.parent, **options)
-
-
-@contextlib.contextmanager
-def _listening(signals: Signals) -> Any:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, signals.received, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 async def _settled() -> None:
