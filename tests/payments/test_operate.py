@@ -203,6 +203,18 @@ def test_a_recheck_resolves_and_reopens(store: PaymentStore) -> None:
     assert json.loads(posted.notice.payload)["event"] == "payment.reopened"
 
 
+def test_a_recheck_that_fails_counts_for_nothing(store: PaymentStore) -> None:
+    """However often an operator asks a dead endpoint: only the worker's failures park."""
+    before = put(store, Trigger.SENDING, Trigger.LOST, next_check_at_ms=NOW_MS + 7)
+    chain = Chain(Trigger.UNREACHABLE)
+    for _ in range(25):
+        after = recheck(store, chain)
+    assert (after.money, after.rpc_failures, after.checks) == (Money.UNKNOWN, 0, before.checks)
+    assert after.next_check_at_ms == NOW_MS + 7  # and the worker looks when it would have
+    assert store.outbox(Topic.ALERT, 2**53, 10) == []
+    assert [event.what for event in store.events("pay_1")].count("UNREACHABLE") == 25
+
+
 def test_a_recheck_waits_for_the_sender(store: PaymentStore) -> None:
     """What is being sent is not asked about, and what does not exist is said not to."""
     put(store, Trigger.SENDING)

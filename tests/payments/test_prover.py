@@ -1,13 +1,16 @@
 """From a record to a finding by a real chain, and what counts as a refund."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bursar.payments.outcome import Money, Trigger
 from bursar.payments.records import Finding, PaymentRecord
+from bursar.payments.store import open_payments
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.x402 import evm
 from bursar.x402.authorization import Authorization
@@ -16,6 +19,7 @@ from bursar.x402.reading import Question
 from bursar.x402.refunding import Place, paid_at, refunds
 from bursar.x402.rpc import Block, Log, Receipt, Rpc
 from payments.paying import Payer
+from payments.till import Till
 from payments.world import payment
 
 TRANSFER_CALL = "0xa9059cbb"  # transfer(address,uint256)
@@ -69,6 +73,28 @@ def test_first_block_of_the_record_spares_the_search(
     chain.finalize()
     found: Finding = asked(chain, "prove", record(dollar, signed, from_block=height))
     assert found.trigger is Trigger.SETTLED
+
+
+@pytest.mark.parametrize("value", [10**18, 123_456_789 * 10**18 + 1, 2**255, 2**256 - 1])
+def test_values_of_any_size_are_told_apart_to_the_last_unit(
+    value: int, chain: LocalChain, tmp_path: Path
+) -> None:
+    """Amounts as of a token with 18 decimals, up to all that 256 bits hold, each in a new token."""
+    token = Dollar(chain)
+    payer = Payer.rich(token, value)
+    signed, signature = payer.authorize(value=value)
+    short, _ = payer.authorize(value=value - 1, nonce=signed.nonce)
+    token.submit(signed, signature)
+    assert token.balance(signed.pay_to) == value
+    chain.finalize()
+    wrong: Finding = asked(chain, "prove", record(token, short))
+    assert wrong.trigger is Trigger.MISDIRECTED
+    assert f"paid {value} to" in str(wrong.evidence.reason)
+    with closing(open_payments(tmp_path / "ledger.db")) as store:
+        till = Till(store, token)
+        assert till.begin(signed).value == value
+        found = till.look()
+    assert (found.money, found.value) == (Money.SETTLED, value)
 
 
 def test_network_without_endpoint_is_unreachable(

@@ -34,9 +34,10 @@ from bursar.payments.records import Evidence, Finding, PaymentRecord, Topic, Tra
 from bursar.payments.schedule import Pace
 from bursar.payments.sealing import Sealer
 from bursar.payments.store import open_payments
-from bursar.payments.worker import WorkerMetrics, WorkerSettings
+from bursar.payments.worker import PaymentWorker, WorkerMetrics, WorkerSettings
 from bursar.testing.clock import FakeClock
 from bursar.testing.memory_payments import MemoryPayments
+from bursar.x402 import reconcile
 from bursar.x402.facilitators import DIALECTS
 from bursar.x402.ingress import stripped
 from bursar.x402.prover import ChainProver
@@ -213,6 +214,32 @@ def test_finding_a_shutdown_is_quiet_and_within_a_bound(book: Book, clock: FakeC
 
     asyncio.run(main())
     assert (book.get("pay_1").lease_owner, book.get("pay_1").money) == (None, Money.UNKNOWN)
+
+
+def test_the_interval_holds_whatever_the_other_bounds_are(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`settings` bound the worker; how long it sleeps is said by `interval_seconds` alone."""
+    made: list[WorkerSettings] = []
+
+    class Watched(PaymentWorker):
+        def __init__(self, *words: Any, **more: Any) -> None:
+            made.append(more["settings"])
+            super().__init__(*words, **more)
+
+        async def run_forever(self) -> None:
+            raise RuntimeError("it is not to run")
+
+    monkeypatch.setattr(reconcile, "PaymentWorker", Watched)
+    for given in (None, WorkerSettings(concurrency=3, poll_s=9.0)):
+        with pytest.raises(ExceptionGroup):
+            asyncio.run(
+                run_x402_reconciliation_loop(
+                    MemoryPayments(), 0.25, prover=ChainProver({}), clock=clock, settings=given
+                )
+            )
+    assert [one.poll_s for one in made] == [0.25, 0.25]
+    assert (made[0].start_s, made[1].concurrency) == (0.25, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -362,6 +363,57 @@ def test_state_and_time_come_from_one_block(
     assert paid
     assert found.trigger in (Trigger.UNDECIDED, Trigger.INCLUDED)
     assert ask(question(dollar, signed), chain.url, now=chain.now()).trigger is Trigger.SETTLED
+
+
+def test_a_block_that_was_replaced_while_it_was_read_proves_nothing(
+    chain: LocalChain, dollar: Dollar, payer: Payer, between: Callable[..., Between]
+) -> None:
+    """The header that is asked for last has another hash than the one everything was read at."""
+    signed, signature = payer.authorize()
+    dollar.submit(signed, signature)
+    chain.finalize()
+
+    def replaced(body: dict[str, Any], answer: Any) -> Any:
+        if body["method"] == "eth_getBlockByNumber" and body["params"][0].startswith("0x"):
+            answer["result"]["hash"] = "0x" + "66" * 32
+        return answer
+
+    def gone(body: dict[str, Any], answer: Any) -> Any:
+        if body["method"] == "eth_getBlockByNumber" and body["params"][0].startswith("0x"):
+            answer["result"] = None
+        return answer
+
+    height = int(chain.rpc("eth_blockNumber"), 16)
+    known = replace(question(dollar, signed), first_block=max(0, height - 10))
+    assert ask(known, chain.url, now=chain.now()).trigger is Trigger.SETTLED
+    for change in (replaced, gone):
+        found = ask(known, between(change).url, now=chain.now())
+        assert found.trigger is Trigger.UNREACHABLE
+        assert "was replaced while it was read" in found.reason
+
+
+def test_a_receipt_of_a_block_that_is_gone_proves_nothing(
+    chain: LocalChain, dollar: Dollar, payer: Payer, between: Callable[..., Between]
+) -> None:
+    """It is from a fork: the block of its height has another hash, and no log is found."""
+    signed, signature = payer.authorize()
+    transaction = dollar.submit(signed, signature)
+    receipt = chain.receipt(transaction)
+    assert receipt is not None
+    chain.finalize()
+
+    def forked(body: dict[str, Any], answer: Any) -> Any:
+        if body["method"] == "eth_getLogs":
+            answer["result"] = []
+        if body["method"] == "eth_getBlockByNumber" and body["params"][0] == receipt["blockNumber"]:
+            answer["result"]["hash"] = "0x" + "66" * 32
+        return answer
+
+    asked = question(dollar, signed, transaction=transaction)
+    assert ask(asked, chain.url, now=chain.now()).trigger is Trigger.SETTLED
+    found = ask(asked, between(forked).url, now=chain.now())
+    assert (found.trigger, found.transaction) == (Trigger.UNREACHABLE, None)
+    assert "no log" in found.reason
 
 
 # Two endpoints

@@ -5,6 +5,7 @@ import base64
 import json
 import logging
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -461,3 +462,36 @@ def test_the_operators_key(tmp_path: Path) -> None:
         assert bad not in str(caught.value)
     with pytest.raises(SealError, match="cannot be read"):
         sealer_from({"BURSAR_PAYMENT_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_a_claim_that_was_cancelled_gives_its_leases_back(
+    store: PaymentStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that claims goes on after the cancellation: what it leased is nobody's."""
+    put(store, "1", *SENT)
+    claiming, go_on = threading.Event(), threading.Event()
+    claim = store.claim
+
+    def slow(*words: Any) -> Any:
+        claiming.set()
+        assert go_on.wait(60)
+        return claim(*words)
+
+    monkeypatch.setattr(store, "claim", slow)
+
+    async def go() -> None:
+        prover = Scripted(Trigger.SETTLED)
+        looking = asyncio.create_task(worker(store, prover, clock).run())
+        await asyncio.to_thread(claiming.wait, 60)
+        looking.cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
+        async with asyncio.timeout(60):
+            with pytest.raises(asyncio.CancelledError):
+                await looking
+        assert prover.asked == []
+
+    asyncio.run(go())
+    assert (now(store).lease_owner, now(store).lease_until_ms) == (None, 0)
+    assert now(store).fence > 0
+    assert [one.payment_id for one in claim("other", NOW_MS, 60_000, 10)] == ["pay_1"]

@@ -46,9 +46,15 @@ def needs_prover(record: PaymentRecord) -> bool:
 
 
 def checked(
-    record: PaymentRecord, finding: Finding | None, now_ms: int, pace: Pace, rng: Rng
+    record: PaymentRecord,
+    finding: Finding | None,
+    now_ms: int,
+    pace: Pace,
+    rng: Rng,
+    *,
+    counts: bool = True,
 ) -> Change:
-    """Return the change that a look at a claimed payment makes.
+    """Return the change that a look at a payment makes.
 
     Args:
         record: as it was claimed.
@@ -56,14 +62,16 @@ def checked(
         now_ms: the time.
         pace: how often payments are looked at.
         rng: for the jitter.
+        counts: the look is one of the worker's: a failure to ask brings parking nearer. One
+            that a person asked for does not.
     """
     after, events = _applied(record, _triggers(record, finding), now_ms, pace)
-    if finding is not None:
+    if finding is not None and counts:
         failed = finding.trigger is Trigger.UNREACHABLE
         counted = after.rpc_failures + 1 if failed else after.rpc_failures
         after = replace(after, checks=after.checks + 1, rpc_failures=counted)
     may_park = (after.money, Trigger.OVERDUE) in TRANSITIONS and after.money is not Money.PARKED
-    if may_park and is_overdue(after, now_ms, pace):
+    if may_park and counts and is_overdue(after, now_ms, pace):
         said = Evidence(source=WORKER, reason=f"{after.rpc_failures} failures to ask")
         after, event = move(after, Trigger.OVERDUE, said, now_ms)
         events.append(event)

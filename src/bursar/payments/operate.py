@@ -95,7 +95,9 @@ async def recheck(
 ) -> PaymentRecord:
     """Ask the chain now, whatever the schedule says, and keep what it says.
 
-    Evidence against a final state reopens it; a worker's lease is left alone.
+    Evidence against a final state reopens it; a worker's lease and its schedule are left alone,
+    and a failure to ask counts for nothing: it is the worker's that park a payment. The last
+    line of the history says what was learned.
 
     Raises:
         OperatorError: there is no such payment, nothing was sent, or it kept changing.
@@ -109,8 +111,11 @@ async def recheck(
     finding = await prover.prove(record)
 
     def again(now: PaymentRecord) -> Change:
-        made = checked(now, finding, now_ms, pace or Pace(), rng)
-        return replace(made, fence=None)
+        made = checked(now, finding, now_ms, pace or Pace(), rng, counts=False)
+        after = made.after
+        if after.money is now.money:
+            after = replace(after, next_check_at_ms=now.next_check_at_ms)
+        return replace(made, after=after, fence=None)
 
     return amend(store, payment_id, again)
 

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import secrets
+from dataclasses import replace
 from typing import Final
 
 from bursar.clock import Clock, SystemClock
@@ -78,13 +79,14 @@ async def run_x402_reconciliation_loop(
         clock: the time.
         rng: for the jitter.
         pace: how often payments are looked at.
-        settings: bounds of the worker; its `poll_s` is `interval_seconds`.
+        settings: bounds of the worker; their `poll_s` is replaced by `interval_seconds`.
     """
     if not 0 < interval_seconds <= 3600:
         raise ValueError(
             f"interval_seconds must be above 0 and at most 3600; got {interval_seconds}"
         )
-    given = settings or WorkerSettings(poll_s=interval_seconds, start_s=min(1.0, interval_seconds))
+    given = settings or WorkerSettings(start_s=min(1.0, interval_seconds))
+    given = replace(given, poll_s=interval_seconds)
     worker = _worker(storage, prover, clock, rng, pace, given)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.run_forever(), name="bursar-x402-reconciliation")

@@ -262,11 +262,28 @@ def test_nobody_answers(
     asked = run("recheck", payment_id, "--json", *rpc)
     assert asked.returncode == EXIT_FAILED
     last = json.loads(asked.stdout)["history"][-1]
-    assert (last["what"], json.loads(asked.stdout)["rpc_failures"]) == ("UNREACHABLE", 1)
+    assert (last["what"], json.loads(asked.stdout)["rpc_failures"]) == ("UNREACHABLE", 0)
+    assert "nothing was learned: rpc:127.0.0.1:9: eth_chainId: ConnectError" in asked.stderr
     before = store.get(payment_id)
     refused = run("mark-refunded", payment_id, "0x" + "0" * 64, *rpc)
     assert (refused.returncode, refused.stderr.count("\n")) == (EXIT_UNREACHABLE, 1)
     assert store.get(payment_id) == before
+
+
+def test_nobody_answers_about_a_final_payment(
+    chain: LocalChain, dollar: Dollar, put: Any, file: Path, store: PaymentStore
+) -> None:
+    """It stays as it is, and the command does not say that it is proved again."""
+    signed, signature = Payer.rich(dollar).authorize()
+    payment_id = on_chain(put, dollar, signed)
+    dollar.submit(signed, signature)
+    chain.finalize()
+    words = ("recheck", payment_id, "--store", file, "--rpc")
+    assert run(*words, endpoint(chain)).returncode == EXIT_OK
+    asked = run(*words, endpoint(chain, "http://127.0.0.1:9"))
+    assert asked.returncode == EXIT_FAILED
+    assert "SETTLED; nothing was learned now" in asked.stdout
+    assert asked.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("change", [{"nonce": None}, {"network": "solana:x"}])

@@ -17,7 +17,7 @@ from bursar.cli.payments.options import Chains, Kept, ask, existing, login
 from bursar.cli.payments.telling import one
 from bursar.clock import SystemClock
 from bursar.payments import operate
-from bursar.payments.outcome import TERMINAL
+from bursar.payments.outcome import TERMINAL, Trigger
 from bursar.payments.ports import Prover
 from bursar.payments.records import PaymentRecord
 
@@ -30,8 +30,9 @@ def recheck(payment_id: str, /, *, chains: Chains = NOWHERE, kept: Kept = HERE) 
     """Ask the chain about a payment now, whatever the schedule says, and keep what it proves.
 
     A facilitator is asked at most where to look, never to pay. Evidence against a final state
-    reopens the payment, and a worker that is looking at it too does no harm. Exit code 0: the
-    outcome is proved. 1: it is not, and the last line of the history says why.
+    reopens the payment, and a worker that is looking at it too does no harm: a look that fails
+    does not count as one of its. Exit code 0: the outcome is proved. 1: it is not, or nobody
+    could say anything about it now; the last line of the history says why.
 
     Example: bursar payments recheck pay_1 --rpc eip155:8453=https://rpc.example
 
@@ -49,8 +50,13 @@ def recheck(payment_id: str, /, *, chains: Chains = NOWHERE, kept: Kept = HERE) 
             return await operate.recheck(store, prover, payment_id, now_ms=now_ms, rng=rng)
 
         after = ask(asked, record, look)
-        one(kept.show, store, after, f"Payment {payment_id}: {after.money.value}")
-    return EXIT_OK if after.money in TERMINAL else EXIT_FAILED
+        said = store.events(payment_id)[-1]
+        silent = said.what.removeprefix("SEEN_") == Trigger.UNREACHABLE
+        learned = "; nothing was learned now" if silent else ""
+        one(kept.show, store, after, f"Payment {payment_id}: {after.money.value}{learned}")
+    if silent:
+        kept.show.warn(f"nothing was learned: {said.evidence.source}: {said.evidence.reason}")
+    return EXIT_OK if after.money in TERMINAL and not silent else EXIT_FAILED
 
 
 def mark_refunded(
