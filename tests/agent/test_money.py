@@ -428,6 +428,22 @@ def test_another_question_under_the_same_key_is_another_action(tmp_path: Path) -
     run(case)
 
 
+def test_how_long_an_answer_may_be_is_no_part_of_the_question(tmp_path: Path) -> None:
+    """What is left when a turn is repeated depends on who comes first; the answer was given."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        for most, left in ((100, None), (50, 0)):
+            with FileCalls(tmp_path / "s.calls") as calls:
+                model, inner = guarded(
+                    Purse(ledger.async_client, calls=calls), Reply("yes", input_tokens=5)
+                )
+                await answer(model, key="s/t/0", max_tokens=most, max_money_microcents=left)
+                assert len(inner.requests) == (left is None)
+        assert ledger.spent() == 7
+
+    run(case)
+
+
 def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
     """A process that was killed while it wrote leaves half a line, and no wrong answer."""
     file = tmp_path / "s.calls"

@@ -297,6 +297,45 @@ def test_it_ends_no_later_than_the_turn_above() -> None:
     assert own < scope.deadline - 50
 
 
+def test_the_time_of_the_session_above_is_a_deadline() -> None:
+    """Its wall clock is its deadline, and it goes on while an agent below works."""
+    helper = child(words(3, silent=True))
+    engine = parent([helper], uses("helper"), config=limited(max_wall_seconds=0.3))
+    result = engine.submit_message("go")
+    assert (result.stop_reason, result.overrun and result.overrun.dimension) == (
+        "max_budget_reached",
+        "wall_clock",
+    )
+
+
+def test_a_plain_event_cancels_an_agent_below() -> None:
+    """Any engine takes one, and its turn above goes on."""
+    agent, event = child(words(3, silent=True)), threading.Event()
+
+    async def flow() -> str:
+        task = asyncio.ensure_future(agent.engine().submit("x", cancel_event=event))
+        await when(lambda: asked(agent))
+        event.set()
+        return str((await task).stop_reason)
+
+    result, engine = running(flow)
+    assert (result.stop_reason, told(engine)) == ("completed", [("cancelled", False)])
+
+
+def test_many_turns_in_one_tool_add_up() -> None:
+    """What is over is added up once, and stays counted."""
+    agent = child(model=ScriptedModel([words(1)] * 300), config=limited(max_turns=300))
+
+    async def flow() -> str:
+        engine = agent.engine()
+        return str([(await engine.submit("x")).stop_reason for _ in range(300)].count("completed"))
+
+    result, engine = running(flow, config=limited(max_output_tokens=1_000))
+    assert told(engine) == [("300", False)]
+    assert asked(agent)[-1].max_tokens == 1_000 - ASKS - 299
+    assert result.usage.output_tokens == ASKS + 300 + 1
+
+
 @pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.TIMEOUT])
 def test_who_ends_the_turn_above_ends_all_below(reason: StopReason) -> None:
     """The gates are closed before `cancel` returns, and nothing commits after it."""
@@ -327,6 +366,83 @@ def test_who_ends_the_turn_above_ends_all_below(reason: StopReason) -> None:
 
     result = asyncio.run(run())
     assert (result.stop_reason, seen, result.abandoned) == (reason, [True, 0], False)
+
+
+class Settling(models.Steps):
+    """A model that takes a while to end when it is cancelled; `ended` says that it has."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = asyncio.Event(), False
+        super().__init__(lambda _: None)
+
+    async def complete(self, request: Any, *, deadline: float | None) -> Any:
+        try:
+            self.began.set()
+            await asyncio.sleep(3_600)
+        finally:
+            await asyncio.sleep(0.1)  # longer than an agent's own period of grace
+            self.ended = True
+        yield Stop()
+
+
+def test_the_turn_above_waits_a_little_for_those_below() -> None:
+    """They account for themselves before it is told, and nothing cuts them off in that."""
+    model = Settling()
+    agent = child(model=model)
+
+    async def run() -> TurnResult:
+        scope = CancelScope()
+        engine = plain(lambda agent: agent.engine().submit_message("x").output, agent,
+                       grace_seconds=30)  # fmt: skip
+        task = asyncio.ensure_future(engine.submit("go", cancel_event=scope))
+        await model.began.wait()
+        scope.cancel()
+        result = await task
+        assert model.ended
+        return result
+
+    result = asyncio.run(run())
+    assert (result.stop_reason, result.abandoned) == ("cancelled", False)
+
+
+def test_a_caller_who_is_cancelled_leaves_nothing_open_below() -> None:
+    """When `CancelledError` comes out, the gates of all agents are closed."""
+    model = Settling()
+    agent = child(model=model)
+    engines: list[QueryEngine] = []
+
+    def work(agent: SubAgent) -> str:
+        engines.append(agent.engine())
+        return engines[0].submit_message("x").output
+
+    async def caller() -> bool:
+        try:
+            await plain(work, agent).submit("go")
+        except asyncio.CancelledError:
+            gate = engines[0]._session._gate
+            return gate is not None and gate.decided
+        return False
+
+    async def run() -> bool:
+        task = asyncio.ensure_future(caller())
+        await model.began.wait()
+        task.cancel()
+        return await task
+
+    assert asyncio.run(run())
+
+
+def test_an_agent_has_the_clock_of_the_turn_above() -> None:
+    """Deadlines of two clocks cannot be compared."""
+
+    def clock() -> float:
+        return 10.0**9
+
+    helper = child(words(1, silent=True), timeout_seconds=0.01)
+    engine = parent([helper], uses("helper"), now=clock)
+    scope = CancelScope(60, now=clock)
+    assert engine.submit_message("go", cancel_event=scope).stop_reason == "completed"
+    assert told(engine)[0][0].startswith("SubAgentStopped: helper ended as timeout: its time")
 
 
 def test_what_a_call_has_begun_ends_with_the_call() -> None:
@@ -511,6 +627,37 @@ def test_what_cannot_be_done_from_within_a_tool_says_the_fix() -> None:
         assert is_error
         assert fix in text
     assert asked(agent) == []
+
+
+def test_a_plain_function_that_outlives_its_event_loop_is_told() -> None:
+    """It is not left waiting for a loop that does not run any more."""
+    agent = child(words(1))
+    go, ended = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def work(agent: SubAgent) -> str:
+        engine = agent.engine()
+        began.set()
+        go.wait(30)
+        try:
+            engine.submit_message("x")
+        except RuntimeError as error:
+            said.append(str(error))
+        ended.set()
+        return ""
+
+    began, scope, engine = threading.Event(), CancelScope(), plain(work, agent)
+
+    async def run() -> TurnResult:
+        task = asyncio.ensure_future(engine.submit("go", cancel_event=scope))
+        await when(began.is_set)
+        scope.cancel()
+        return await task
+
+    assert asyncio.run(run()).stop_reason == "cancelled"
+    go.set()
+    assert ended.wait(30)
+    assert said == ["the event loop of this turn is closed: the turn is over"]
 
 
 def test_outside_a_tool_there_is_no_place() -> None:

@@ -32,6 +32,7 @@ from bursar.agent.guarded import GuardedModel, GuardedTools
 from bursar.agent.money import Purse
 from bursar.agent.ports import ModelEvent, ModelRequest, Role, Stop, TextDelta, TokenUsage, ToolCall
 from bursar.agent.tools import Permissions, Toolbox, tool
+from bursar.client.guard import AsyncStreamHandle
 from bursar.testing import ScriptedLedger
 from bursar.testing.models import ScriptedModel
 from bursar.testing.providers import Reply
@@ -218,6 +219,31 @@ def test_the_cost_of_tools_is_held_as_well() -> None:
         assert result.detail.startswith("MAX_MONEY: pay: it costs 300 microcents, and less is left")
         assert used == ["do it"]
         assert recorded(result) == ledger.spent() == 2 * ASKS * 2 + 300
+
+    run(case)
+
+
+def test_a_charge_is_told_before_the_ledger_has_confirmed_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A turn that is cancelled meanwhile says so, and the ledger is told in the end."""
+    commit, answers = AsyncStreamHandle.commit, asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        await answers.wait()
+        return await commit(*arguments)
+
+    monkeypatch.setattr(AsyncStreamHandle, "commit", slow)
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        engine, scope = paying(purse, [], words(4)), CancelScope()
+        task = asyncio.ensure_future(engine.submit("go", cancel_event=scope))
+        await when(lambda: purse.charges)
+        scope.cancel()
+        result = await task
+        assert [one.settled for one in result.charges] == [False]
+        answers.set()
+        assert await settled(ledger) == recorded(result) > 0
 
     run(case)
 
@@ -409,7 +435,7 @@ def test_a_recorded_call_tells_again_what_was_below_it(tmp_path: Path) -> None:
         first, second = results
         assert first.usage == second.usage == UsageSummary(0, 2 * ASKS + 4 + 1)
         assert first.permission_denials == second.permission_denials != ()
-        assert set(first.charges) == set(second.charges)
+        assert set(first.charges) == set(second.charges) == set(again.charges)
         assert recorded(second) == ledger.spent()
 
     run(case)

@@ -108,10 +108,14 @@ class Slice:
     usage: Callable[[], UsageSummary] = nothing
     task: asyncio.Task[Any] | None = None
     open: bool = True
+    _used: Used | None = None
 
     def end(self) -> None:
-        """Give back what was not used."""
+        """Give back what was not used; what nothing can change any more is added up."""
         self.open = False
+        if (self.task is None or self.task.done()) and not self.account.running():
+            usage, self._used = self.usage(), self.used()
+            self.usage = lambda: usage
 
     def refusal(self) -> str | None:
         """Return why its turn cannot begin, if nothing was there for it."""
@@ -125,6 +129,8 @@ class Slice:
 
     def used(self) -> Used:
         """Return what the agent has used so far."""
+        if self._used is not None:
+            return self._used
         usage, money = self.usage(), spent(tuple(self.account.charges))
         return Used(0, usage.input_tokens, usage.output_tokens, money)
 

@@ -16,8 +16,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from bursar.agent.account import Slice
-from bursar.agent.calls import read, written
+from bursar.agent.account import Slice, tell
+from bursar.agent.calls import Recorded, read, written
 from bursar.agent.here import here, told_in, told_out
 from bursar.agent.money import Action, Purse
 from bursar.agent.ports import (
@@ -74,6 +74,7 @@ class GuardedModel:
         recorded = self.purse.recalled(action)
         if recorded is not None:
             charge = await self.purse.settle_again(action, recorded)
+            tell(charge)
             for event in read(recorded.answer):
                 if isinstance(event, Stop):
                     yield charge
@@ -212,11 +213,7 @@ class GuardedTools:
         action = Action(call.name, TOOL_KIND, key, _fingerprint(call.name, call.arguments), cost)
         recorded = self.purse.recalled(action)
         if recorded is not None:
-            charge = await self.purse.settle_again(action, recorded)
-            text, is_error, *below = recorded.answer
-            if below and (place := here()) is not None:
-                place.tell_again(told_in(below[0]))
-            return ToolResult(call.id, call.name, text, is_error, charge=charge)
+            return await self._again(action, recorded, call)
         hold = _held(action)
         try:
             handle = await self.purse.reserve(action)
@@ -224,6 +221,17 @@ class GuardedTools:
         finally:
             if hold is not None:
                 hold.end()
+
+    async def _again(self, action: Action, recorded: Recorded, call: ToolCall) -> ToolResult:
+        """Say what came of a call before the process was killed, and of all below it."""
+        charge = await self.purse.settle_again(action, recorded)
+        tell(charge)
+        text, is_error, *below = recorded.answer
+        if below and (place := here()) is not None:
+            told = told_in(below[0])
+            self.purse.knows(told.charges)
+            place.tell_again(told)
+        return ToolResult(call.id, call.name, text, is_error, charge=charge)
 
     async def _use(self, handle: AsyncStreamHandle, action: Action, call: ToolCall) -> ToolResult:
         if handle.caps is not None and not handle.caps.is_tool_allowed(call.name):

@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -253,6 +253,11 @@ class Purse:
                 return charge
         self.charges.append(charge)
         return charge
+
+    def knows(self, charges: Iterable[Charge]) -> None:
+        """Remember charges that an earlier process has told the ledger."""
+        known = {one.key for one in self.charges}
+        self.charges += [one for one in charges if one.key not in known]
 
     async def _settle_owed(self, key: str) -> None:
         """Settle what earlier turns left; what the ledger does not confirm stays written down."""

@@ -117,6 +117,8 @@ def run_on(loop: asyncio.AbstractEventLoop, flow: Coroutine[Any, Any, T]) -> T:
     try:
         if loop is _loop_here():
             raise RuntimeError("this would block the event loop that it waits for: await submit")
+        if loop.is_closed():
+            raise RuntimeError("the event loop of this turn is closed: the turn is over")
         future = asyncio.run_coroutine_threadsafe(wrapped, loop)
     except RuntimeError:
         wrapped.close()
