@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from bursar.ap2 import SigningKey, sign_receipt
 from bursar.cli.__main__ import app
 from bursar.cli.exits import EXIT_OK
 from bursar.payments.outcome import Trigger, Work
+from bursar.payments.ports import NoticeQuery
 from bursar.payments.store import open_payments
 from conftest import Served
-from payments.world import moved, payment, recorded
+from payments.world import alert, moved, payment, recorded
 
 Run = Callable[..., Any]
 RECEIPT = "runtime_authority.ap2.payment.charge.v1"
@@ -135,6 +137,8 @@ class World:
         if "bursar release" in said:
             said = re.sub(r"\b[0-9a-f]{8}-[-0-9a-f]{27}\b", self.reserve(), said)
         typed = shlex.split(said)[1:]
+        if typed[:3] == ["payments", "outbox", "dismiss"]:
+            typed[3] = str(entry_of(Path("bursar.db")))
         if typed[0] == "reservations":
             typed += ["--rounds", "1"]  # instead of Ctrl-C
         if typed[:2] == ["tenant", "close"] or "bulk" in typed:
@@ -148,7 +152,15 @@ def keep_an_orphan(file: Path) -> None:
         record = payment()
         store.add(record, recorded(record))
         paid = (Trigger.SENDING, Trigger.LOST, Trigger.SETTLED)
-        store.save([moved(record, *paid, work=Work.FAILED)])
+        change = moved(record, *paid, work=Work.FAILED)
+        store.save([replace(change, notices=(alert(record, "k"),))])
+
+
+def entry_of(file: Path) -> int:
+    """Return the number of the one entry of a file's outbox."""
+    with contextlib.closing(open_payments(file)) as store:
+        [posted] = store.notices(NoticeQuery())
+        return posted.number
 
 
 @pytest.fixture

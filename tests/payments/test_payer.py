@@ -255,6 +255,26 @@ def test_never_paid_is_given_back_and_bought_anew(buyer: Make, shop: Shop) -> No
     assert (one.paid(), one.balance()) == (1, (0, 1))
 
 
+def test_no_two_payments_have_one_nonce(buyer: Make, shop: Shop) -> None:
+    """The second attempt at one intent is not the first at another that is called like it."""
+    one = buyer()
+    shop.lapses.extend([Lapse.DROP, Lapse.DROP])
+    with pytest.raises(PaymentUnknown) as unknown:
+        one.buy("order", shop.url)
+    assert unknown.value.record is not None
+    one.payer.dollar.chain.mine(4, seconds=1_000)
+    assert one.prove(unknown.value.record).money is Money.EXPIRED
+    one.clock.set_ms(one.payer.dollar.chain.now() * 1_000)
+    shop.lapses.extend([Lapse.DROP, Lapse.DROP])
+    with pytest.raises(PaymentUnknown) as again:
+        one.buy("order", shop.url)
+    other = one.buy("order#2", shop.url)
+    assert again.value.record is not None
+    assert other.record is not None
+    assert other.record.nonce != again.value.record.nonce
+    assert one.paid() == 1
+
+
 def test_paid_and_not_delivered_is_an_orphan(buyer: Make, shop: Shop) -> None:
     one = buyer()
     shop.lapses.append(Lapse.FAIL)

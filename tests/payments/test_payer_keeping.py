@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bursar import CyclesClient
-from bursar.payments.outcome import BudgetState, Money
+from bursar.payments.outcome import BudgetState, Disposition, Money, Work
+from bursar.payments.ports import NoticeQuery
 from bursar.payments.records import Topic
 from bursar.payments.store import open_payments
 from bursar.payments.worker import PaymentWorker
@@ -101,6 +102,21 @@ def test_a_payer_that_begins_anew_takes_up_what_is_open(one: Kept, shop: Shop) -
     assert (one.only().money, one.balance()) == (Money.EXPIRED, (0, 0))
     one.clock.set_ms(max(one.clock.now_ms(), one.payer.dollar.chain.now() * 1_000))
     assert one.buy("order-1", shop.url).response.is_success
+    assert (one.paid(), one.balance()) == (1, (0, 1))
+
+
+def test_what_is_paid_and_never_delivered_is_an_orphan(one: Kept, shop: Shop) -> None:
+    """Somebody is told an hour after it is final; delivered later, it is an orphan no more."""
+    unknown(one, shop, Lapse.LOSE)
+    one.payer.dollar.chain.finalize()
+    one.keep(lambda: one.only().disposition is Disposition.ORPHANED)
+    record = one.only()
+    assert (record.money, record.work) == (Money.SETTLED, Work.NOT_STARTED)
+    assert record.updated_at_ms - record.created_at_ms >= one.terms.delivery_ms
+    alerts = one.store.notices(NoticeQuery(topic=Topic.ALERT))
+    assert any(posted.notice.dedupe_key.startswith("payment.orphaned:") for posted in alerts)
+    assert one.buy("order-1", shop.url).response.is_success
+    assert (one.only().work, one.only().disposition) == (Work.DELIVERED, Disposition.CLOSED)
     assert (one.paid(), one.balance()) == (1, (0, 1))
 
 

@@ -90,6 +90,8 @@ class Terms:
             where a payment could be unknown for longer.
         tries_max: how often the same payment is presented in one call.
         pause_s_max: the longest pause between two of them, whatever `Retry-After` says.
+        delivery_ms: how long what is paid may stay undelivered before the payment is an orphan,
+            and somebody is told; it begins when the payment is final.
     """
 
     tenant: str
@@ -97,6 +99,7 @@ class Terms:
     ttl_ms: int = 86_400_000
     tries_max: int = 3
     pause_s_max: float = 10.0
+    delivery_ms: int = 3_600_000
 
 
 class Hands(Protocol):

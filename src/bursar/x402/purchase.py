@@ -16,6 +16,7 @@ one before is proved never to have been paid.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -94,7 +95,8 @@ class Purchases:
     ) -> PaymentRecord:
         """Return the record of a payment that nobody has signed yet."""
         now_ms = self._book.clock.now_ms()
-        name = intent_id if attempt_no == 1 else f"{intent_id}#{attempt_no}"
+        # Spelled so that no two payments have one name, whatever characters an id has.
+        name = json.dumps([self._terms.tenant, intent_id, attempt_no])
         return PaymentRecord(
             tenant=self._terms.tenant,
             payment_id=new_id(now_ms),
@@ -108,11 +110,12 @@ class Purchases:
             value=offer.amount,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
-            nonce=intent_nonce(f"{self._terms.tenant}/{name}"),
+            nonce=intent_nonce(name),
             resource=f"{request.method} {request.url}",
             valid_after_s=0,
             valid_before_s=now_ms // 1_000 + offer.timeout_s,
             requirements=chosen.to_json(),
+            work_until_ms=now_ms + self._terms.delivery_ms,
         )
 
     def _sign(self, record: PaymentRecord) -> tuple[str, str]:
