@@ -103,9 +103,9 @@ def test_each_other_end_is_an_error_that_the_model_reads(
     [
         ({}, {}, 1, [10_000]),
         ({}, {"max_output_tokens": 110}, 1, [100]),
-        ({}, {"max_budget_tokens": 110}, 1, [100]),
+        ({}, {"max_budget_tokens": 110}, 1, [98]),  # its prompt has two words
         ({"max_output_tokens": 30}, {"max_output_tokens": 110}, 1, [30]),
-        ({"max_budget_tokens": 30}, {"max_budget_tokens": 110}, 1, [30]),
+        ({"max_budget_tokens": 30}, {"max_budget_tokens": 110}, 1, [28]),
         ({"max_output_tokens": 500}, {"max_output_tokens": 110}, 1, [100]),
         ({}, {"max_output_tokens": 120}, 2, [50, 50]),
         ({}, {"max_output_tokens": 131}, 3, [34, 34, 33]),

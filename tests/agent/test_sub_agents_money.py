@@ -216,7 +216,7 @@ def test_the_cost_of_tools_is_held_as_well() -> None:
         engine = paying(purse, [tool(pay, cost=300)], uses("pay", "pay"), config=limits)
         result = await engine.submit("go")
         assert result.stop_reason == "max_budget_reached"
-        assert result.detail.startswith("MAX_MONEY: pay: it costs 300 microcents, and less is left")
+        assert result.detail.startswith("MAX_MONEY: pay: it costs 300 microcents, and 150 are left")
         assert used == ["do it"]
         assert recorded(result) == ledger.spent() == 2 * ASKS * 2 + 300
 

@@ -505,3 +505,17 @@ def test_an_answer_that_cannot_be_shown_costs_no_turn(tmp_path: Path) -> None:
         )
     assert (ended.returncode, ended.stdout) == (0, "na?ve ??\n"), ended.stderr
     assert "naïve 日本" in file.read_text("utf-8")
+
+
+def test_a_turn_that_fails_says_what_it_cost() -> None:
+    """An answer that broke off was paid for: its line and its JSON say so."""
+    words = ["What?", "--model", MODELS[0], "--budget", "1USD"]
+    with ScriptedProvider([Reply("one two", breaks_after=1)] * 2) as provider:
+        code, _, err = run(provider, *words)
+        assert code == 1
+        assert "[turn 1] error: 0 tokens in, 0 out, at most $0.000" in err
+        code, out, _ = run(provider, *words, "--json")
+    document = json.loads(out)
+    (turn,) = document["turns"]
+    assert (turn["stop_reason"], turn["bound"]) == ("error", True)
+    assert turn["spent_microcents"] == document["spent_microcents"] > 60_000

@@ -8,7 +8,11 @@ the next one:
 |---|---|---|
 | an answer | nobody is asked again; it is settled under its key | it is settled under its key |
 | an answer, and word of its settlement | the same; the ledger replays what it said | forgotten |
+| that it broke off | it is begun again; its bound is settled | its bound is settled |
 | only that it began | it is begun again under the next number | forgotten |
+
+What was forgotten was spent all the same: its sum stays, for each session, so that turns that did
+not commit count against the session's money as well.
 
 What became of an action that only began is not known, and nothing is charged for it: nobody
 extends the lease of its reservation any more, so its hold ends with that lease.
@@ -57,7 +61,7 @@ class Recorded:
         asked: a fingerprint of what was asked; another question is another action.
         amount: what it cost, in microcents.
         bound: whether that is only an upper bound.
-        answer: JSON values: events of a model, or the text of a tool.
+        answer: JSON values: events of a model, or the text of a tool; None if it broke off.
         metrics: what was measured, as it was committed.
     """
 
@@ -87,10 +91,28 @@ class Calls:
         self._begun = 0
         self._done: dict[Attempt, Recorded] = {}
         self._settled: set[Attempt] = set()
+        self._forgotten: dict[str, int] = {}
+        self._committed: dict[str, int] = {}
+
+    def spent(self, session: str, committed: int) -> int:
+        """Return what a session has spent, in turns that committed and in others.
+
+        `committed` is what its turns cost; it is kept from the first time on, for what was paid
+        before these records began.
+        """
+        if session not in self._committed:
+            self._committed[session] = committed
+            self._append({"session": session, "committed": committed})
+        amounts = (one.amount for (key, _), one in self._done.items() if session_of(key) == session)
+        return self._committed[session] + self._forgotten.get(session, 0) + sum(amounts)
 
     def recall(self, key: str, asked: str) -> Recorded | None:
         """Return what came of an action, if the same was asked."""
-        found = (one for (name, _), one in self._done.items() if name == key and one.asked == asked)
+        found = (
+            one
+            for (name, _), one in self._done.items()
+            if name == key and one.asked == asked and one.answer is not None
+        )
         return next(found, None)
 
     def begin(self, key: str) -> int:
@@ -131,7 +153,11 @@ class Calls:
         ]
 
     def _forget(self) -> None:
-        """Forget the turn before, but not what is owed."""
+        """Forget the turn before, but neither what is owed nor what it cost."""
+        for (key, attempt), one in self._done.items():
+            if (key, attempt) in self._settled:
+                before = self._forgotten.get(session_of(key), 0)
+                self._forgotten[session_of(key)] = before + one.amount
         self._done = {which: one for which, one in self._done.items() if which not in self._settled}
         self._settled = set()
 
@@ -205,6 +231,10 @@ class FileCalls(Calls):
                 )
             self.name = line["calls"]
             self._turn, self._begun = line.get("turn", ""), line.get("begun", 0)
+            self._forgotten = dict(line.get("forgotten", {}))
+            self._committed = dict(line.get("committed", {}))
+        elif "session" in line:
+            self._committed[line["session"]] = line["committed"]
         elif "begin" in line:
             self._turn = turn_of(line["begin"])
             self._begun = max(self._begun, line["attempt"])
@@ -217,10 +247,14 @@ class FileCalls(Calls):
 
     def _lines(self) -> list[dict[str, Any]]:
         return [
-            {"calls": self.name, "schema": SCHEMA, "turn": self._turn, "begun": self._begun},
+            {"calls": self.name, "schema": SCHEMA, **self._sums()},
             *({"done": key, **asdict(one)} for (key, _), one in self._done.items()),
             *({"settled": key, "attempt": attempt} for key, attempt in sorted(self._settled)),
         ]
+
+    def _sums(self) -> dict[str, Any]:
+        sums = {"forgotten": self._forgotten, "committed": self._committed}
+        return {"turn": self._turn, "begun": self._begun, **sums}
 
     def _forget(self) -> None:
         super()._forget()
@@ -254,6 +288,11 @@ def _private(path: str, flags: int) -> int:
 def turn_of(key: str) -> str:
     """Return the turn of a key `session/turn/number...`."""
     return "/".join(key.split("/")[:2])
+
+
+def session_of(key: str) -> str:
+    """Return the session of a key."""
+    return key.split("/", 1)[0]
 
 
 def written(events: list[ModelEvent]) -> list[Any]:

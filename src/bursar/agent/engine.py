@@ -267,6 +267,9 @@ class QueryEngine:
         try:
             async for _ in turn.events():
                 pass
+        except Exception as error:
+            turn.failed(error)
+            raise
         finally:
             turn.leave()
         return turn.result()
@@ -281,6 +284,9 @@ class QueryEngine:
             async with aclosing(turn.events()) as events:
                 async for shown in events:
                     yield shown
+        except Exception as error:
+            turn.failed(error)
+            raise
         finally:
             turn.leave()
         yield telling.closing(turn.result(), len(self.state.transcript))

@@ -21,6 +21,7 @@ from bursar.agent.calls import Recorded, read, written
 from bursar.agent.here import here, told_in, told_out
 from bursar.agent.money import Action, Purse
 from bursar.agent.ports import (
+    SHORT,
     UNKNOWN_USAGE,
     BudgetDenied,
     Model,
@@ -150,12 +151,9 @@ class GuardedModel:
             if tokens > 0 and not isinstance(cost, Unpriced) and cost <= left:
                 action.estimate = cost
                 return shorter
-        raise BudgetDenied(
-            f"{action.name}: its shortest answer may cost more than the {left} microcents that"
-            " are left of max_money_microcents; raise it, or ask less",
-            MONEY_USED_UP,
-            action=action.name,
-        )
+        least = self._cost(usage_most(replace(request, max_tokens=1)))
+        needed = action.estimate if isinstance(least, Unpriced) else min(least, action.estimate)
+        raise _too_dear(action, f"its shortest answer may cost {needed}", needed, left)
 
     def _most(self, request: ModelRequest, action: Action, usage: TokenUsage) -> int:
         """Return the most that an answer that broke off can have cost.
@@ -259,13 +257,19 @@ def _held(action: Action) -> Slice | None:
         return None
     hold = place.hold(action.estimate)
     if hold is None:
-        raise BudgetDenied(
-            f"{action.name}: it costs {action.estimate} microcents, and less is left of"
-            " max_money_microcents; raise it",
-            MONEY_USED_UP,
-            action=action.name,
-        )
+        left = place.left().money_microcents or 0
+        raise _too_dear(action, f"it costs {action.estimate}", action.estimate, left)
     return hold
+
+
+def _too_dear(action: Action, what: str, needed: int, left: int) -> BudgetDenied:
+    return BudgetDenied(
+        f"{action.name}: {what} microcents, and {left} are left of the session's budget"
+        " (max_money_microcents); raise it, or ask less",
+        MONEY_USED_UP,
+        action=action.name,
+        details={SHORT: max(1, needed - left)},
+    )
 
 
 def _fingerprint(name: str, asked: Any) -> str:

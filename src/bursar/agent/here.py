@@ -65,6 +65,7 @@ class Here:
 
     Attributes:
         key: names the call for good.
+        left: says what the turn has left.
         purse: who pays for the turn of this call, if anybody does.
         scope: fires when the call has ended, and with its turn.
     """
@@ -89,7 +90,7 @@ class Here:
             purse: who pays.
         """
         self.key, self.purse = key, purse
-        self._account, self._left, self._share = account, left, share
+        self._account, self.left, self._share = account, left, share
         self.scope = CancelScope(parent=scope, now=scope.now)
         self._loop = asyncio.get_running_loop()
         self._begun: Counter[str] = Counter()
@@ -124,7 +125,7 @@ class Here:
                 " async function, or call submit_message in a plain one"
             )
         share = unwanted(without(self._share, self._slices), wanted)
-        offered = least(self._left(), share)
+        offered = least(self.left(), share)
         scope = CancelScope(timeout_seconds, parent=self.scope, now=self.scope.now)
         found = Slice(key, offered, least(wanted, offered), Account(self._account), scope)
         self._account.slices.append(found)
@@ -133,7 +134,7 @@ class Here:
 
     def hold(self, cost: int) -> Slice | None:
         """Hold the cost of the call until it has an answer; None if there is not so much."""
-        offered = self._left()
+        offered = self.left()
         if offered.money_microcents is not None and offered.money_microcents < cost:
             return None
         granted = Limits(money_microcents=cost)

@@ -144,6 +144,7 @@ class _Watched:
         last = done.result if came_back else committed
         if last is None:
             last = self._plan.ended(prompt, self._reason())
+            last = self._plan.knowing(last, done.error if came_back else None)
         return stopped(
             self._plan,
             self._turns,

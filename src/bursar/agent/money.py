@@ -95,6 +95,7 @@ class Action:
     attempt: int = 1
     calls: str = ""
     began: float = field(default_factory=time.monotonic)
+    settling: bool = False
 
     @property
     def ledger_key(self) -> str:
@@ -132,8 +133,13 @@ class Purse:
         self._client = client
         self._calls = calls or Calls()
         self._sleep = sleep
+        self._commits: set[asyncio.Future[Charge]] = set()
         self._subject = subject
         self.leash = Leash()
+
+    def spent(self, session_id: str, committed: int) -> int:
+        """Return what a session has spent here, turns that did not commit included."""
+        return self._calls.spent(session_id, committed)
 
     # The way of one action.
 
@@ -212,17 +218,34 @@ class Purse:
         return found
 
     async def settle(self, handle: AsyncStreamHandle, action: Action, recorded: Recorded) -> Charge:
-        """Commit what came of an action; the SDK asks until it is known, and journals it."""
+        """Commit what came of an action; the SDK asks until it is known, and journals it.
+
+        A wait that is cancelled cuts nothing off: what comes of the commit is noted all the same.
+        """
         charge = self._charge(action, recorded, settled=False)
+        action.settling = True
         place = len(self.charges)
-        self.charges.append(charge)  # before the wait, which may be cancelled; the commit is not
+        self.charges.append(charge)  # before the wait
         tell(charge)
+        commit = asyncio.ensure_future(self._commit(handle, action, recorded, place))
+        self._commits.add(commit)
+        commit.add_done_callback(self._committed)
+        return await asyncio.shield(commit)
+
+    async def _commit(
+        self, handle: AsyncStreamHandle, action: Action, recorded: Recorded, place: int
+    ) -> Charge:
         await handle.commit(recorded.amount, recorded.metrics, _said(recorded))
         if handle.settlement_error is None:
             self._calls.settled(action.key, action.attempt)
-            self.charges[place] = replace(charge, settled=True)
+            self.charges[place] = replace(self.charges[place], settled=True)
             tell(self.charges[place])
         return self.charges[place]
+
+    def _committed(self, commit: asyncio.Future[Charge]) -> None:
+        self._commits.discard(commit)
+        if not commit.cancelled():
+            commit.exception()  # looked at: whoever waits gets it, and nobody may wait any more
 
     async def settle_again(self, action: Action, recorded: Recorded) -> Charge:
         """Repeat the commit of an action that an earlier process may have settled.
@@ -293,7 +316,7 @@ class Purse:
         self, handle: AsyncStreamHandle, action: Action, why: str, most: int | None
     ) -> None:
         """Commit the most that an action can have cost, or release what cost nothing."""
-        if handle.finalized:
+        if action.settling or handle.finalized:
             return
         if most is None:
             await handle.release(why)
@@ -303,6 +326,7 @@ class Purse:
             *(action.attempt, handle.reservation_id, action.name, action.kind, action.asked),
             *(most, True, None, {"latency_ms": elapsed_ms}),
         )
+        self._calls.record(action.key, unanswered)
         await self.settle(handle, action, unanswered)
 
 

@@ -17,6 +17,7 @@ from bursar.agent.results import (
     UsageSummary,
 )
 from bursar.agent.scope import CancelScope
+from bursar.agent.telling import failed_turn
 
 Arguments = tuple[str, tuple[str, ...], tuple[str, ...], tuple[PermissionDenial, ...]]
 
@@ -68,8 +69,19 @@ class Plan:
         return replace(entry, turn_id=last.turn_id, charges=last.charges, abandoned=last.abandoned)
 
     def failed(self, prompt: str, error: Exception) -> TurnResult:
-        """Return the entry of a turn whose engine raised."""
-        return self.ended(prompt, reason_of(error), f"{type(error).__name__}: {error}")
+        """Return the entry of a turn whose engine raised; what it cost is not forgotten."""
+        entry = self.ended(prompt, reason_of(error), f"{type(error).__name__}: {error}")
+        return self.knowing(entry, error)
+
+    def knowing(self, entry: TurnResult, error: Exception | None) -> TurnResult:
+        """Return an entry with what an exception says of its turn."""
+        told = failed_turn(error)
+        if told is None or told.prompt != entry.prompt:
+            return entry
+        denials = told.permission_denials
+        return replace(
+            entry, turn_id=told.turn_id, charges=told.charges, permission_denials=denials
+        )
 
 
 def returned(result: TurnResult | None) -> TurnResult:

@@ -25,6 +25,8 @@ from typing import Any, Protocol
 from bursar.money import Unpriced
 from bursar.vocabulary import Unit
 
+SHORT = "short_microcents"
+"""The detail of a denial that says how much of the session's own money is missing."""
 MAX_TOKENS = 1_024
 """How long an answer may be if nobody says; it bounds what a call is reserved for."""
 TOKENS_MAX = 10**12

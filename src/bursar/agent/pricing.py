@@ -96,6 +96,13 @@ def prompt_tokens_most(request: ModelRequest) -> int:
     return written + MESSAGE_TOKENS * (pieces + sum(map(_calls, request.messages)))
 
 
+def prompt_tokens_least(request: ModelRequest) -> int:
+    """Return how many tokens a prompt has at least: no word is less than one."""
+    tools = (one.description for one in request.tools)
+    texts = [request.system, *tools, *(text for one in request.messages for text in _texts(one))]
+    return sum(len(text.split()) for text in texts)
+
+
 def usage_most(request: ModelRequest) -> TokenUsage:
     """Return the most that a call can use."""
     return TokenUsage(prompt_tokens_most(request), request.max_tokens)

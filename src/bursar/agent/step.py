@@ -26,7 +26,8 @@ class Attempt:
 
     `named` says whether the caller chose the turn's id. One that `identified` gives cannot have
     committed before, so that nobody need look for it. `origin` is what the keys of a sub-agent's
-    turn begin with; a session's own turn has its id there.
+    turn begin with; a session's own turn has its id there. `spent` is what the session's purse
+    knows to be spent, in turns that did not commit as well.
     """
 
     prompt: str
@@ -36,6 +37,7 @@ class Attempt:
     denied_tools: tuple[PermissionDenial, ...] = ()
     named: bool = True
     origin: str = ""
+    spent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def enter(
         return Refused(StopReason.CANCELLED)
     if attempt.named and (record := state.turn(attempt.turn_id)) is not None:
         return Repeated(record)
-    found = exhausted(limits, used(state))
+    found = exhausted(limits, used(state, attempt))
     if found is not None and (asks or found.dimension is Dimension.TURNS):
         return Refused(reason_of(found), found)
     return None
@@ -130,22 +132,27 @@ def finish(
         keep: how many prompts and exchanges are kept.
     """
     after = _with(state, attempt, answer, keep)
-    if (found := overrun(limits, used(after))) is not None:
+    if (found := overrun(limits, used(after, attempt))) is not None:
         return Refused(reason_of(found), found)
     if cancelled:
         return Refused(StopReason.CANCELLED)
     return Committed(after)
 
 
-def used(state: SessionState) -> Used:
-    """Return what a session counts against its budget."""
+def used(state: SessionState, attempt: Attempt | None = None) -> Used:
+    """Return what a session counts against its budget: of money, also what is not part of it."""
     return Used(
         state.turns_committed,
         state.usage.input_tokens,
         state.usage.output_tokens,
-        state.spent_microcents,
+        at_least(state.spent_microcents, 0 if attempt is None else attempt.spent),
         state.wall_ms,
     )
+
+
+def at_least(amount: int | Unpriced, known: int) -> int | Unpriced:
+    """Return an amount of which so much is known; one that nobody knows stays unknown."""
+    return amount if isinstance(amount, Unpriced) else max(amount, known)
 
 
 def spent(charges: tuple[Charge, ...]) -> int | Unpriced:

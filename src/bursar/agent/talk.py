@@ -1,8 +1,8 @@
 """A turn's talk with a model, as a pure function of what was said.
 
 The rule that lives here: what to do next. A turn asks, uses the tools that were asked for,
-and asks again, until an answer asks for none; between two questions the budget is looked at,
-so that a turn that has used it up asks no more.
+and asks again, until an answer asks for none; before each question the budget is looked at, so
+that a turn that has used it up, or whose prompt alone does not fit, asks no more.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from bursar.agent.budget import Limits, Used, exhausted, money_left, reason_of, tokens_left
+from bursar.agent.budget import (
+    Limits,
+    Used,
+    exhausted,
+    money_left,
+    overrun,
+    reason_of,
+    tokens_left,
+)
 from bursar.agent.ports import (
     MAX_TOKENS,
     NO_USAGE,
@@ -29,9 +37,10 @@ from bursar.agent.ports import (
     ToolResult,
     ToolSpec,
 )
+from bursar.agent.pricing import prompt_tokens_least
 from bursar.agent.results import Dimension, Overrun, PermissionDenial, UsageSummary
 from bursar.agent.state import SessionState
-from bursar.agent.step import Answer, Attempt, Refused, spent, used
+from bursar.agent.step import Answer, Attempt, Refused, at_least, spent, used
 from bursar.money import total
 
 CALLS_MAX = 64
@@ -130,23 +139,36 @@ def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, te
     last = talk.said[-1]
     if last.role is Role.ASSISTANT:
         return Use(last.calls) if last.calls else answer(talk)
-    so_far = used_in(talk, state)
+    so_far = used_in(talk, attempt, state)
     if (found := exhausted(limits, so_far)) is not None:
         return Refused(reason_of(found), found)
     if talk.asked >= CALLS_MAX:
-        overrun = Overrun(Dimension.MODEL_CALLS, CALLS_MAX, talk.asked)
-        return Refused(reason_of(overrun), overrun)
-    left = tokens_left(limits, so_far)
-    return Ask(
-        ModelRequest(
-            (*state.conversation(), *talk.said),
-            terms.system,
-            terms.tools,
-            terms.max_tokens if left is None else min(terms.max_tokens, left),
-            _key(state, attempt, talk),
-            money_left(limits, so_far),
-        )
+        found = Overrun(Dimension.MODEL_CALLS, CALLS_MAX, talk.asked)
+        return Refused(reason_of(found), found)
+    request = ModelRequest(
+        (*state.conversation(), *talk.said),
+        terms.system,
+        terms.tools,
+        terms.max_tokens,
+        _key(state, attempt, talk),
+        money_left(limits, so_far),
     )
+    return _within(request, limits, so_far)
+
+
+def _within(request: ModelRequest, limits: Limits, so_far: Used) -> Ask | Refused:
+    """Return a question whose answer ends at the limits, unless its prompt alone is too long."""
+    least = so_far.input_tokens + prompt_tokens_least(request)
+    asked = replace(so_far, input_tokens=least)
+    if (found := overrun(limits, asked)) is not None:
+        return Refused(reason_of(found), found)
+    left = tokens_left(limits, asked)
+    if left is None:
+        return Ask(request)
+    if left == 0:  # the prompt is all that there is room for
+        found = Overrun(Dimension.TOKENS, limits.tokens or 0, least + so_far.output_tokens)
+        return Refused(reason_of(found), found)
+    return Ask(replace(request, max_tokens=min(request.max_tokens, left)))
 
 
 def whole(text: str) -> str:
@@ -168,14 +190,16 @@ def answer(talk: Talk) -> Answer:
     return Answer("\n".join(texts), talk.usage, talk.said, *told, below=talk.below)
 
 
-def used_in(talk: Talk, state: SessionState) -> Used:
+def used_in(talk: Talk, attempt: Attempt, state: SessionState) -> Used:
     """Return what the session has used, with this talk."""
     before, usage = used(state), UsageSummary().add(talk.usage, "", "") + talk.below
     return replace(
         before,
         input_tokens=before.input_tokens + usage.input_tokens,
         output_tokens=before.output_tokens + usage.output_tokens,
-        money_microcents=total((before.money_microcents, spent(talk.charges))),
+        money_microcents=at_least(
+            total((before.money_microcents, spent(talk.charges))), attempt.spent
+        ),
     )
 
 

@@ -6,6 +6,7 @@ same words whichever way the turn was run.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +49,18 @@ def refused(
 def denied(result: TurnResult, error: BudgetDenied) -> TurnResult:
     """Return a refused turn with what the ledger said."""
     return replace(result, detail=f"{error.reason}: {error}")
+
+
+def failed(error: Exception, result: TurnResult) -> None:
+    """Let an exception say what the turn that it ended has told the ledger."""
+    with contextlib.suppress(AttributeError, TypeError):  # but for those with slots
+        error.turn_result = result  # type: ignore[attr-defined]  # any exception has room for it
+
+
+def failed_turn(error: Exception | None) -> TurnResult | None:
+    """Return what a turn came to that an exception ended, if it was one of ours."""
+    found = getattr(error, "turn_result", None)
+    return found if isinstance(found, TurnResult) else None
 
 
 def opening(session_id: str, attempt: Attempt) -> list[dict[str, Any]]:

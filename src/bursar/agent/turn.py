@@ -18,7 +18,15 @@ from bursar.agent import telling
 from bursar.agent.account import Slice
 from bursar.agent.budget import Limits
 from bursar.agent.gate import Gate, Verdict
-from bursar.agent.ports import BudgetDenied, Model, ModelError, ModelFailure, SyncModel, Tools
+from bursar.agent.ports import (
+    SHORT,
+    BudgetDenied,
+    Model,
+    ModelError,
+    ModelFailure,
+    SyncModel,
+    Tools,
+)
 from bursar.agent.results import Dimension, Overrun, StopReason, TurnResult
 from bursar.agent.scope import CancelScope, Clock
 from bursar.agent.session import Session
@@ -26,7 +34,7 @@ from bursar.agent.state import SessionState
 from bursar.agent.step import Answer, Attempt, Refused, Repeated, enter, finish, identified
 from bursar.agent.talk import Terms
 from bursar.agent.talk import answer as answer_of
-from bursar.agent.work import Running, Work, abandon
+from bursar.agent.work import Running, Work, abandon, known, purse_of
 
 POLL_SECONDS = 0.005
 """How often a plain `threading.Event` is looked at; a scope tells by itself."""
@@ -104,6 +112,11 @@ class Turn:
             raise RuntimeError("the turn is not over")
         return self._result
 
+    def failed(self, error: Exception) -> None:
+        """Let an exception that ended the turn say what is known of it."""
+        self._refuse(Refused(StopReason.ERROR))
+        telling.failed(error, self.result())
+
     def leave(self) -> None:
         """Close the turn if it is still open, with all below it, and let go of its work."""
         if self._gate is not None:
@@ -123,7 +136,7 @@ class Turn:
         setup, event = self._setup, self._event
         gate = self._gate = setup.session.begin(None)
         self._base, self._began = setup.session.state, setup.now()
-        self._attempt = identified(self._base, self._attempt)
+        self._attempt = self._known(identified(self._base, self._attempt))
         parent = event if isinstance(event, CancelScope) else None
         self._scope = CancelScope(self._wall_left_s(), parent=parent, now=setup.now)
         if setup.under is not None:
@@ -132,6 +145,10 @@ class Turn:
         if parent is None and event is not None:
             self._look(event)
         return gate
+
+    def _known(self, attempt: Attempt) -> Attempt:
+        setup = self._setup
+        return known(attempt, purse_of(setup.model, setup.tools), self._base)
 
     def _look(self, event: threading.Event) -> None:
         if event.is_set():
@@ -166,7 +183,7 @@ class Turn:
         try:
             answer: Answer | Refused = running.task.result()
         except BudgetDenied as error:
-            self._refuse(Refused(StopReason.MAX_BUDGET_REACHED))
+            self._refuse(Refused(StopReason.MAX_BUDGET_REACHED, self._overrun(error)))
             self._result = telling.denied(self.result(), error)
         except ModelError as error:
             # The adapter ends its call a little before the deadline that it was given.
@@ -190,7 +207,7 @@ class Turn:
         step = finish(
             self._base,
             setup.limits,
-            self._attempt,
+            self._known(self._attempt),
             answer,
             cancelled=cancelled,
             keep=setup.keep,
@@ -248,6 +265,13 @@ class Turn:
         under = self._setup.under
         if stop.overrun is not None and under is not None and (why := under.refusal()) is not None:
             self._result = replace(self._result, detail=why)
+
+    def _overrun(self, error: BudgetDenied) -> Overrun | None:
+        """Return which limit of ours a denial means; one of the ledger's is none of them."""
+        short, limit = error.details.get(SHORT), self._setup.limits.money_microcents
+        if short is None or limit is None:
+            return None
+        return Overrun(Dimension.MONEY, limit, limit + short)
 
     def _wall_left_s(self) -> float | None:
         limit = self._setup.limits.wall_ms

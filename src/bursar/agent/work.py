@@ -49,8 +49,22 @@ from bursar.agent.talk import (
 )
 from bursar.agent.threads import answering, carried
 from bursar.client.context import interruptible
+from bursar.money import Unpriced
 
 Emit = Callable[[dict[str, Any]], object]
+
+
+def purse_of(model: Model | SyncModel | None, tools: Tools | None) -> Any:
+    """Return who pays for a turn, if anybody does."""
+    return getattr(tools, "purse", None) or getattr(model, "purse", None)
+
+
+def known(attempt: Attempt, purse: Any, state: SessionState) -> Attempt:
+    """Return an attempt with what its session has spent until now, committed or not."""
+    committed = state.spent_microcents
+    if purse is None or attempt.origin or isinstance(committed, Unpriced):
+        return attempt  # what a sub-agent spends counts in the session above
+    return replace(attempt, spent=purse.spent(state.session_id, committed))
 
 
 class Work:
@@ -88,7 +102,7 @@ class Work:
         self._model, self._tools = model, tools
         self._attempt, self._state, self._limits, self._terms = attempt, state, limits, terms
         self._scope = scope
-        self._purse = getattr(tools, "purse", None) or getattr(model, "purse", None)
+        self._purse = purse_of(model, tools)
         self._hearing: list[ModelEvent] | None = None
         self.talk: Talk = begin(attempt)
         self.account = under.account if under is not None else Account()
@@ -113,7 +127,8 @@ class Work:
 
     def left(self) -> Limits:
         """Return what an agent below may take now."""
-        return beside(rest(self._limits, used_in(self._now(), self._state)), self.account.slices)
+        used = used_in(self._now(), self._known(), self._state)
+        return beside(rest(self._limits, used), self.account.slices)
 
     async def run(self, emit: Emit) -> Answer | Refused:
         """Ask and use tools until there is an answer, or no budget.
@@ -125,13 +140,16 @@ class Work:
         open_account(self.account)
         while True:
             talk = self._now()
-            step = follow(talk, self._attempt, self._state, self._limits, self._terms)
+            step = follow(talk, self._known(), self._state, self._limits, self._terms)
             if isinstance(step, Ask):
                 await self._ask(step.request, emit)
             elif isinstance(step, Use):
                 await self._use(step.calls, emit)
             else:
                 return step
+
+    def _known(self) -> Attempt:
+        return known(self._attempt, self._purse, self._state)
 
     def _now(self) -> Talk:
         """Return the talk with what was told until now, here and below."""

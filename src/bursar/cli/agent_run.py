@@ -36,6 +36,7 @@ from bursar.agent.guarded import GuardedModel, GuardedTools
 from bursar.agent.models import PROVIDERS
 from bursar.agent.models import model as model_of
 from bursar.agent.money import Purse
+from bursar.agent.plan import Plan
 from bursar.agent.ports import Model, ModelEvent, ModelRequest, TextDelta, ToolCall
 from bursar.agent.pricing import ListPriced
 from bursar.agent.tools import Toolbox
@@ -156,9 +157,10 @@ class Shown:
 class Told:
     """A model whose answers are shown while they come."""
 
-    def __init__(self, model: Model, shown: Shown) -> None:
+    def __init__(self, model: GuardedModel, shown: Shown) -> None:
         """Show what `model` says."""
         self.name = model.name
+        self.purse = model.purse
         self._model, self._shown = model, shown
 
     async def complete(
@@ -192,14 +194,13 @@ class Engine(QueryEngine):
         """Work on a turn and tell of it."""
         number = self.state.turns_committed + 1
         before, since = self.total_usage, len(self.shown.purse.charges)
-        result = await super().submit(
-            prompt,
-            matched_commands,
-            matched_tools,
-            denied_tools,
-            cancel_event,
-            turn_id=turn_id,
-        )
+        what = (prompt, matched_commands, matched_tools, denied_tools, cancel_event)
+        try:
+            result = await super().submit(*what, turn_id=turn_id)
+        except Exception as error:
+            plan = Plan(prompt, None, 1, matched_commands, matched_tools, denied_tools)
+            self.shown.turn(number, plan.failed(prompt, error), (0, 0), since)
+            raise
         after = self.total_usage
         tokens = (
             after.input_tokens - before.input_tokens,
