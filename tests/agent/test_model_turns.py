@@ -29,6 +29,8 @@ from bursar.agent.ports import (
     TextDelta,
     TokenUsage,
     ToolCall,
+    ToolResult,
+    ToolSpec,
 )
 from bursar.money import Unpriced
 from bursar.testing.models import ScriptedModel
@@ -336,3 +338,23 @@ def test_messages_round_trip() -> None:
     assert messages[0] == Message(Role.USER, "add")
     assert isinstance(messages[1].calls[0], ToolCall)
     assert messages[-1].text == "it is 3"
+
+
+def test_a_tool_that_fails_waits_for_the_others() -> None:
+    """Another tool may have had its effect: it ends before the failure is told."""
+    ended: list[str] = []
+
+    class Two:
+        specs = (ToolSpec("a", "", {}), ToolSpec("b", "", {}))
+
+        async def run(self, call: ToolCall, *, deadline: float | None) -> ToolResult:
+            if call.name == "a":
+                raise BudgetDenied("no", "BUDGET_EXCEEDED")
+            await asyncio.sleep(0.05)
+            ended.append(call.name)
+            return ToolResult(call.id, call.name, "done")
+
+    model = ScriptedModel([Reply(tools=[ToolUse("a"), ToolUse("b")]), Reply("done")])
+    engine = QueryEngine(None, model, tools=Two())
+    assert asyncio.run(engine.submit("go")).stop_reason == "max_budget_reached"
+    assert ended == ["b"]

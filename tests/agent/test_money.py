@@ -29,6 +29,7 @@ from bursar.agent.ports import (
 from bursar.agent.pricing import FixedPrice, ListPriced, prompt_tokens_most, usage_most
 from bursar.agent.session_format import decode_session, encode_session
 from bursar.agent.tools import Permissions, Toolbox, tool
+from bursar.client.guard import AsyncStreamHandle
 from bursar.client.models import Caps
 from bursar.integrations.genai_prices import UnknownModel
 from bursar.money import Unpriced
@@ -237,8 +238,6 @@ def test_cancellation_does_not_lose_spend(how: str) -> None:
 
 def with_caps(monkeypatch: pytest.MonkeyPatch, **caps: Any) -> None:
     """Let every reservation come with caps."""
-    from bursar.client.guard import AsyncStreamHandle
-
     monkeypatch.setattr(AsyncStreamHandle, "caps", Caps(**caps))
 
 
@@ -299,6 +298,97 @@ def test_caps_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 0.0 < waited[0] <= 0.7
 
     run(case, sleep=sleep)
+
+
+def test_a_tool_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model's call was the last step, no tool of its answer runs; the turn ends."""
+    with_caps(monkeypatch, max_steps_remaining=0)
+    ran: list[str] = []
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        uses = [ToolUse("act", {"text": str(number)}) for number in range(3)]
+        model, inner = guarded(purse, Reply(tools=uses), Reply("done"))
+        tools = GuardedTools(purse, Toolbox([tool(act, cost=5)]))
+        result = await QueryEngine(None, model, tools=tools).submit("Act.")
+        assert result.stop_reason == "max_budget_reached"
+        assert result.detail.startswith(STEPS_USED_UP)
+        assert (ran, len(inner.requests), len(result.charges)) == ([], 1, 1)
+        assert held(ledger) == 0
+
+    def act(text: str) -> None:
+        ran.append(text)
+
+    run(case)
+
+
+def test_tools_at_the_same_time_share_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three uses two are allowed; what has begun ends, and then the turn."""
+    with_caps(monkeypatch, max_steps_remaining=2)
+    ran: list[str] = []
+
+    def act(text: str) -> str:
+        ran.append(text)
+        return text
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        uses = [ToolUse("act", {"text": str(number)}) for number in range(3)]
+        model, _ = guarded(purse, Reply(tools=uses), Reply("done"))
+        tools = GuardedTools(purse, Toolbox([tool(act, cost=5)]))
+        result = await QueryEngine(None, model, tools=tools).submit("Act.")
+        assert result.detail.startswith(STEPS_USED_UP)
+        assert sorted(ran) == ["0", "1"]
+        assert [one.action for one in result.charges] == ["scripted", "act", "act"]
+
+    run(case)
+
+
+def test_tools_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each use waits for the step before it, also where several are wanted at once."""
+    with_caps(monkeypatch, cooldown_ms=700)
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        uses = [ToolUse("search", {"text": str(number)}) for number in range(3)]
+        model, _ = guarded(purse, Reply(tools=uses), Reply("done"))
+        tools = GuardedTools(purse, Toolbox([search]))
+        assert (await QueryEngine(None, model, tools=tools).submit("Act.")).charges
+        assert [round(one / 0.7 + 0.45) for one in waited] == [1, 2, 3, 4]
+
+    run(case, sleep=sleep)
+
+
+def test_a_tool_is_held_to_the_caps_of_its_own_reservation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A policy for this one action denies it: it does not run, and costs nothing."""
+    with_caps(monkeypatch, tool_allowlist=["other"])
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        tools = GuardedTools(purse, Toolbox([tool(search, cost=30)]))
+        result = await tools.run(ToolCall("a", "search", '{"text": "x"}'), deadline=None)
+        assert result.denial == "the ledger does not allow search"
+        assert (ledger.spent(), held(ledger), purse.charges) == (0, 0, [])
+
+    run(case)
+
+
+def test_caps_of_a_tool_do_not_lift_those_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reservation without caps says nothing about the other tools of the step."""
+    with_caps(monkeypatch, tool_denylist=["shell"])
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        model, _ = guarded(purse, Reply("one"))
+        await answer(model, key="s/t/0")
+        monkeypatch.setattr(AsyncStreamHandle, "caps", None)
+        tools = GuardedTools(purse, Toolbox([search, tool(search, name="shell")]))
+        for number, (name, denied) in enumerate([("search", False), ("shell", True)]):
+            call = ToolCall("c", name, '{"text": "x"}', f"s/t/0/{number}")
+            assert ((await tools.run(call, deadline=None)).denial is not None) is denied
+
+    run(case)
 
 
 def test_tools_are_charged() -> None:

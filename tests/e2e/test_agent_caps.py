@@ -198,17 +198,30 @@ def test_an_empty_allowlist_allows_what_the_protocol_says(capped_agent: Run) -> 
 
 
 def test_max_steps_remaining_ends_a_turn(capped_agent: Run) -> None:
-    """The step that the caps allow no more is not made; the next turn has its own steps."""
+    """A tool is a step as well: the question after it is not asked; the next turn has its own."""
 
     async def case(agent: Agent) -> None:
         result = await agent.turn()
         assert result.stop_reason == StopReason.MAX_BUDGET_REACHED
         assert STEPS_USED_UP in result.detail
-        assert len([one for one in result.charges if one.action == "gpt-4o-mini"]) == 2
+        assert [one.action for one in result.charges] == ["gpt-4o-mini", "search"]
         assert (await agent.turn("Again.")).stop_reason == StopReason.COMPLETED
 
-    provider = capped_agent({"max_steps_remaining": 1}, [LOOK, LOOK, Reply("Done.")], case)
-    assert len(provider.requests) == 3
+    provider = capped_agent({"max_steps_remaining": 1}, [LOOK, Reply("Done.")], case)
+    assert len(provider.requests) == 2
+
+
+def test_no_step_after_the_first_one_means_no_tool(capped_agent: Run) -> None:
+    """Where the model's call is the last step that there is, no tool runs."""
+
+    async def case(agent: Agent) -> None:
+        result = await agent.turn()
+        assert result.stop_reason == StopReason.MAX_BUDGET_REACHED
+        assert STEPS_USED_UP in result.detail
+        assert [one.action for one in result.charges] == ["gpt-4o-mini"]
+        assert agent.ran == []
+
+    capped_agent({"max_steps_remaining": 0}, [LOOK, Reply("Done.")], case)
 
 
 def test_cooldown_delays_the_next_step(capped_agent: Run) -> None:

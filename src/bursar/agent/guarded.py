@@ -85,9 +85,8 @@ class GuardedModel:
         prepare = getattr(self._model, "prepare", None)
         if prepare is not None:  # what cannot be asked is not reserved for
             prepare()
-        await self.purse.step(action)
         handle = await self.purse.reserve(action)
-        self.purse.leash.granted(handle.caps)
+        self.purse.leash.caps = handle.caps
         async with aclosing(self._ask(handle, action, request, deadline)) as events:
             async for event in events:
                 yield event

@@ -57,11 +57,16 @@ DENIALS = frozenset(
 
 @dataclass(slots=True)
 class Leash:
-    """The caps of a turn: the latest ones, how many steps are left, and since when to wait."""
+    """The caps of a turn: the model's latest ones, how many steps are left, and when the next is.
+
+    A step is a call of a model or a use of a tool. Several may begin at the same time, so each
+    takes its place before it is reserved.
+    """
 
     turn: str = ""
     caps: Caps | None = None
     steps_left: int | None = None
+    cooldown_s: float = 0.0
     not_before: float = 0.0
 
     def enter(self, turn: str) -> None:
@@ -69,14 +74,23 @@ class Leash:
         if turn != self.turn:
             self.turn, self.caps, self.steps_left = turn, None, None
 
-    def granted(self, caps: Caps | None) -> None:
-        """Take the caps of a step; what an earlier one left is not exceeded by a later one."""
-        self.caps = caps
-        left = None if self.steps_left is None else self.steps_left - 1
+    def take(self, now: float) -> float | None:
+        """Take the next step; return how long to wait for it, or None if none is left."""
+        if self.steps_left == 0:
+            return None
+        if self.steps_left is not None:
+            self.steps_left -= 1
+        begins = max(now, self.not_before)
+        self.not_before = begins + self.cooldown_s
+        return begins - now
+
+    def granted(self, caps: Caps | None, now: float) -> None:
+        """Hear the caps of a step; what an earlier one left is not exceeded by a later one."""
         said = None if caps is None else caps.max_steps_remaining
-        known = [one for one in (left, said) if one is not None]
+        known = [one for one in (self.steps_left, said) if one is not None]
         self.steps_left = min(known) if known else None
-        self.not_before = time.monotonic() + ((caps and caps.cooldown_ms) or 0) / 1_000
+        self.cooldown_s = ((caps and caps.cooldown_ms) or 0) / 1_000
+        self.not_before = max(self.not_before, now + self.cooldown_s) if self.cooldown_s else now
 
     def allows(self, tool: str) -> bool:
         """Return whether a tool may be used."""
@@ -152,24 +166,24 @@ class Purse:
         return found
 
     async def step(self, action: Action) -> None:
-        """Wait until the caps of the step before allow another one.
+        """Wait until the caps of the steps before allow another one.
 
         Raises:
             BudgetDenied: they allow no further step.
         """
         self.leash.enter(turn_of(action.key))
-        if self.leash.steps_left == 0:
+        wait_s = self.leash.take(time.monotonic())
+        if wait_s is None:
             raise BudgetDenied(
                 f"{action.name}: the ledger allowed no further step of this turn",
                 STEPS_USED_UP,
                 action=action.name,
             )
-        wait_s = self.leash.not_before - time.monotonic()
         if wait_s > 0:
             await self._sleep(wait_s)
 
     async def reserve(self, action: Action) -> AsyncStreamHandle:
-        """Reserve for an action under a key that nobody has used up.
+        """Make a step: reserve for an action under a key that nobody has used up.
 
         What earlier turns owe is settled first, so that the ledger decides about what is left.
 
@@ -177,7 +191,13 @@ class Purse:
             BudgetDenied: the ledger says no.
             CyclesProtocolError: it could not be asked, or not like this.
         """
+        await self.step(action)
         await self._settle_owed(action.key)
+        handle = await self._reserved(action)
+        self.leash.granted(handle.caps, time.monotonic())
+        return handle
+
+    async def _reserved(self, action: Action) -> AsyncStreamHandle:
         for last in (False,) * (ATTEMPTS_MAX - 1) + (True,):
             action.attempt = self._calls.begin(action.key)
             try:
