@@ -519,3 +519,26 @@ def test_a_turn_that_fails_says_what_it_cost() -> None:
     (turn,) = document["turns"]
     assert (turn["stop_reason"], turn["bound"]) == ("error", True)
     assert turn["spent_microcents"] == document["spent_microcents"] > 60_000
+
+
+def test_a_session_goes_on_with_another_budget(tmp_path: Path) -> None:
+    """A larger one is effective, a smaller one says what is spent."""
+    session = ["--model", MODELS[0], "--max-tokens", "50", "--session", str(tmp_path / "s.json")]
+    with ScriptedProvider([Reply("yes", input_tokens=1_000)] * 9) as provider:
+
+        def spend(budget: str) -> tuple[int, dict[str, Any]]:
+            code, out, err = run(provider, "Hi", *session, "--budget", budget, "--json")
+            assert out, err
+            return code, json.loads(out)
+
+        assert spend("0.0002USD")[0] == 0
+        code, document = spend("0.0002USD")
+        assert code == 21, document
+        asked = len(provider.requests)
+        code, document = spend("0.0001USD")
+        assert (code, len(provider.requests)) == (21, asked)
+        assert "against a limit of 10000 microcents" in document["detail"]
+        code, document = spend("0.0006USD")  # the answer that did not fit is there, and fits now
+        assert (code, len(provider.requests)) == (0, asked), document
+        assert spend("0.0006USD")[0] == 0
+    assert len(provider.requests) == asked + 1

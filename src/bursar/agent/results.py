@@ -53,7 +53,9 @@ class Overrun:
     def __str__(self) -> str:
         """Say it in a sentence, with the fix."""
         used = "an unknown amount" if self.used is None else f"{self.used}"
-        return f"{self.dimension.value}: {used} against a limit of {self.limit}; raise the limit"
+        unit = " microcents" if self.dimension is Dimension.MONEY else ""
+        limit = f"{self.limit}{unit}"
+        return f"{self.dimension.value}: {used} against a limit of {limit}; raise the limit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,10 +318,17 @@ def _client(wanted: Wanted) -> AsyncCyclesClient:
 
 
 async def _fund(client: AsyncCyclesClient, wanted: Wanted) -> None:
-    """Give an embedded ledger its budget; one that has it keeps it."""
+    """Give an embedded ledger its budget, or what it has less than that.
+
+    What it has more stays: the session is held to the smaller one besides.
+    """
     create = getattr(client, "create_budget", None)
-    if create is not None and wanted.budget_microcents is not None:
-        await create(wanted.budget_microcents, exist_ok=True)
+    if create is None or wanted.budget_microcents is None:
+        return
+    found = await create(wanted.budget_microcents, exist_ok=True)
+    missing = wanted.budget_microcents - found["allocated"]["amount"]
+    if missing > 0:
+        await client.credit_budget(missing)  # type: ignore[attr-defined]  # an embedded one has it
 
 
 def _engine(
