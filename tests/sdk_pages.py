@@ -139,7 +139,8 @@ GROUPS: Groups = {
                 *("TurnResult", "LoopResult", "StopReason", "Overrun", "Dimension"),
                 *("UsageSummary", "PermissionDenial", "TranscriptStore", "CancelScope"),
                 *("load_session", "list_sessions", "delete_session", "StoredSession"),
-                *("TurnInProgressError", "ScopeFired", "SessionIdError", "SessionNotFoundError"),
+                *("TurnInProgressError", "TurnMismatchError", "ScopeFired"),
+                *("SessionIdError", "SessionNotFoundError"),
                 *("SessionFormatError", "SessionConflictError", "SessionSaveError"),
                 *("SessionDeleteError", "SubAgent", "SubAgentStopped"),
             )

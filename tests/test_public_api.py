@@ -189,6 +189,7 @@ PUBLIC: dict[str, list[str]] = {
         "SubAgentStopped",
         "TranscriptStore",
         "TurnInProgressError",
+        "TurnMismatchError",
         "TurnResult",
         "UsageSummary",
         "arun_turn_loop",

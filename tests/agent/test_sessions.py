@@ -4,9 +4,11 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent import models
 from bursar.agent import (
     PermissionDenial,
     QueryEngine,
@@ -17,6 +19,7 @@ from bursar.agent import (
     SessionIdError,
     SessionNotFoundError,
     SessionSaveError,
+    TurnMismatchError,
     UsageSummary,
     delete_session,
     list_sessions,
@@ -328,3 +331,16 @@ def test_directory_is_private(tmp_path: Path) -> None:
     engine.submit_message("hello")
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
     assert (tmp_path / "new" / f"{engine.session_id}.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_named_turn_is_its_prompt(tmp_path: Path, asks: bool) -> None:
+    """The id of a committed turn with another prompt is refused, also after a restart."""
+    model = models.saying() if asks else None
+    options: dict[str, Any] = {"session_id": "s", "save_to": tmp_path}
+    QueryEngine(None, model, **options).submit_message("Sort the inbox.", turn_id="monday")
+    again = QueryEngine.from_saved_session("s", tmp_path, model=model)
+    with pytest.raises(TurnMismatchError, match="another turn_id"):
+        again.submit_message("Delete everything.", turn_id="monday")
+    assert "committed before" in again.submit_message("Sort the inbox.", turn_id="monday").detail
+    assert again.submit_message("Delete everything.", turn_id="tuesday").stop_reason == "completed"

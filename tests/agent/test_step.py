@@ -1,5 +1,6 @@
 """The pure parts as tables: which budget stops a turn, and what wins over what."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,17 @@ from bursar.agent.budget import Limits, Used, exhausted, overrun, reason_of, tok
 from bursar.agent.ports import Charge, Message, Role, TokenUsage
 from bursar.agent.results import Dimension, UsageSummary
 from bursar.agent.state import SessionState, TurnRecord
-from bursar.agent.step import Answer, Attempt, Committed, Refused, Repeated, enter, finish
+from bursar.agent.step import (
+    Answer,
+    Attempt,
+    Committed,
+    Refused,
+    Repeated,
+    TurnMismatchError,
+    digest_of,
+    enter,
+    finish,
+)
 from bursar.money import Unpriced
 from bursar.vocabulary import Unit
 
@@ -124,6 +135,17 @@ def test_entering(
     found = enter(state, limits, ATTEMPT, cancelled=cancelled, asks=asks)
     names = {type(None): "nothing", Repeated: "repeated"}
     assert names.get(type(found), getattr(found, "reason", None)) == expected
+
+
+def test_a_turn_that_committed_is_not_another_one() -> None:
+    """An id with another prompt is a mistake; a record without a prompt believes everybody."""
+    known = TurnRecord("t1", "out", 1, 1, asked=digest_of("hello"))
+    state = SessionState("s", turns_committed=1, turns=(known,))
+    same, other = replace(ATTEMPT, prompt="hello"), replace(ATTEMPT, prompt="Delete everything")
+    assert enter(state, FREE, same, cancelled=False, asks=True) == Repeated(known)
+    with pytest.raises(TurnMismatchError, match="'t1' was committed with another prompt"):
+        enter(state, FREE, other, cancelled=False, asks=True)
+    assert isinstance(enter(DONE, FREE, other, cancelled=False, asks=True), Repeated)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bursar.agent.sessions import delete_session as delete_session
     from bursar.agent.sessions import list_sessions as list_sessions
     from bursar.agent.sessions import load_session as load_session
+    from bursar.agent.step import TurnMismatchError as TurnMismatchError
     from bursar.agent.sub_agents import SubAgent as SubAgent
     from bursar.agent.sub_agents import SubAgentStopped as SubAgentStopped
     from bursar.agent.tools import Permissions as Permissions
@@ -72,6 +73,7 @@ else:
             ),
             "bursar.agent.scope": ("CancelScope", "ScopeFired"),
             "bursar.agent.session": ("TurnInProgressError",),
+            "bursar.agent.step": ("TurnMismatchError",),
             "bursar.agent.session_format": ("SessionFormatError",),
             "bursar.agent.sessions": (
                 "SessionConflictError",

@@ -149,11 +149,13 @@ class QueryEngine:
             cancel_event: ends the turn when it is set; a `CancelScope` closes it at once. An
                 event that stays set ends the next call too.
             turn_id: names the turn: one that this session has committed is not done again,
-                and its output is returned. None names it by its place and its prompt.
+                and its output is returned, if the prompt is the same. None names it by its place
+                and its prompt.
 
         Raises:
             ValueError: the prompt is too long, or nothing that a model can be asked.
             TurnInProgressError: another turn of this session is open.
+            TurnMismatchError: the turn of this id was committed with another prompt.
             SessionConflictError: somebody else saved this session; it is as it was.
             SessionSaveError: the turn could not be saved; the session is as it was.
             ModelError: the model did not answer; the session is as it was.

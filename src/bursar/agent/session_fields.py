@@ -41,6 +41,10 @@ class Fields:
             raise Wrong(self._at(name), "there, and is missing")
         return self._found[name]
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a field of this name; files of earlier versions have fewer."""
+        return name in self._found
+
     def fields(self, name: str) -> Fields:
         """Return an object."""
         return Fields(self.value(name), self._at(name))

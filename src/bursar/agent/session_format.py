@@ -93,6 +93,7 @@ def _turn_out(turn: TurnRecord) -> Json:
         "tokens": turn.output_tokens,
         "spent": _money_out(turn.spent_microcents),
         "messages": [_message_out(one) for one in turn.messages],
+        "asked": turn.asked,
     }
 
 
@@ -104,6 +105,7 @@ def _turn_in(turn: Fields) -> TurnRecord:
         turn.count("tokens"),
         _money_in(turn),
         tuple(_message_in(one) for one in turn.each("messages")),
+        turn.text("asked") if turn.has("asked") else "",
     )
 
 

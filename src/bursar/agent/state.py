@@ -21,7 +21,7 @@ class TurnRecord:
     """A turn that committed.
 
     `messages` is what the model was told and said; it is empty once it was compacted, and
-    without a model.
+    without a model. `asked` stands for the prompt; it is empty in files that had none.
     """
 
     turn_id: str
@@ -30,6 +30,7 @@ class TurnRecord:
     output_tokens: int
     spent_microcents: int | Unpriced = 0
     messages: tuple[Message, ...] = ()
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ from bursar.money import Unpriced, total
 from bursar.vocabulary import Unit
 
 
+class TurnMismatchError(ValueError):
+    """A turn of this id was committed with another prompt; nothing was done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A prompt on its way to become a turn.
@@ -86,8 +90,12 @@ def identified(state: SessionState, attempt: Attempt) -> Attempt:
     """
     if attempt.named:
         return attempt
-    digest = hashlib.sha256(attempt.prompt.encode("utf-8", "surrogatepass")).hexdigest()
-    return replace(attempt, turn_id=f"{state.turns_committed + 1}-{digest[:16]}")
+    return replace(attempt, turn_id=f"{state.turns_committed + 1}-{digest_of(attempt.prompt)[:16]}")
+
+
+def digest_of(prompt: str) -> str:
+    """Return what stands for a prompt in the record of its turn."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def enter(
@@ -101,10 +109,18 @@ def enter(
         attempt: the prompt.
         cancelled: whether somebody wants no more turns.
         asks: whether a model will be asked, who uses some of every dimension.
+
+    Raises:
+        TurnMismatchError: the turn was committed with another prompt.
     """
     if cancelled:
         return Refused(StopReason.CANCELLED)
     if attempt.named and (record := state.turn(attempt.turn_id)) is not None:
+        if record.asked not in ("", digest_of(attempt.prompt)):
+            raise TurnMismatchError(
+                f"turn_id {attempt.turn_id!r} was committed with another prompt; give this one"
+                " another turn_id"
+            )
         return Repeated(record)
     found = exhausted(limits, used(state, attempt))
     if found is not None and (asks or found.dimension is Dimension.TURNS):
@@ -176,6 +192,7 @@ def _with(state: SessionState, attempt: Attempt, answer: Answer, keep: int) -> S
         usage.output_tokens - state.usage.output_tokens,
         cost,
         answer.messages,
+        digest_of(attempt.prompt),
     )
     return replace(
         state,
