@@ -137,6 +137,24 @@ def test_entering(
     assert names.get(type(found), getattr(found, "reason", None)) == expected
 
 
+def test_what_did_not_commit_leaves_less_for_a_turn() -> None:
+    """What the purse knows to be spent counts, and what committed is part of that."""
+    limits = Limits(money_microcents=100)
+    state = replace(STATE, spent_microcents=30)
+    full, near = replace(ATTEMPT, spent=100), replace(ATTEMPT, spent=99)
+    assert isinstance(enter(state, limits, full, cancelled=False, asks=True), Refused)
+    assert enter(state, limits, near, cancelled=False, asks=True) is None
+    answer = Answer("out", TokenUsage(1, 1), charges=(charge(60),))
+
+    def finished(spent: int) -> Any:
+        attempt = replace(ATTEMPT, spent=spent)
+        return finish(state, limits, attempt, answer, cancelled=False, keep=9)
+
+    assert isinstance(finished(0), Committed)
+    assert isinstance(finished(100), Committed)  # 30, these 60, and 10 that did not commit
+    assert finished(101).overrun.used == 101
+
+
 def test_a_turn_that_committed_is_not_another_one() -> None:
     """An id with another prompt is a mistake; a record without a prompt believes everybody."""
     known = TurnRecord("t1", "out", 1, 1, asked=digest_of("hello"))

@@ -249,8 +249,8 @@ def test_a_charge_is_told_before_the_ledger_has_confirmed_it(
 
 
 def test_steps_of_the_ledger_hold_above_and_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two more after the first, whoever makes them; another turn begins anew."""
-    with_caps(monkeypatch, max_steps_remaining=2)
+    """Four more after the first, whoever makes them; another turn begins anew."""
+    with_caps(monkeypatch, max_steps_remaining=4)
 
     async def case(ledger: ScriptedLedger, purse: Purse) -> None:
         helper = paid(uses("search"), words(1), tools=Toolbox([search]))
