@@ -75,7 +75,8 @@ def tokens_left(limits: Limits, used: Used) -> int | None:
 
 def money_left(limits: Limits, used: Used) -> int | None:
     """Return what a call may still cost, or None if nothing bounds it."""
-    return rest(limits, used).money_microcents
+    limit = limits.money_microcents
+    return None if limit is None else rest(limits, used).money_microcents
 
 
 def rest(limits: Limits, used: Used) -> Limits:

@@ -123,7 +123,7 @@ class Turn:
             self._gate.close(StopReason.CANCELLED)
         if self._setup.under is not None:
             self._setup.under.end()
-        if self._work is not None:
+        if self._work is not None and self._work.account.slices:
             self._scope.cancel()
         if self._poll is not None:
             self._poll.cancel()

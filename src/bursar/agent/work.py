@@ -154,6 +154,8 @@ class Work:
     def _now(self) -> Talk:
         """Return the talk with what was told until now, here and below."""
         account = self.account
+        if not (account.charges or account.denials or account.slices):
+            return self.talk
         charges, denials = tuple(account.charges), tuple(account.denials)
         return replace(self.talk, charges=charges, denials=denials, below=account.below())
 
