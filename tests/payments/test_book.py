@@ -22,7 +22,7 @@ from bursar.payments.outcome import (
 )
 from bursar.payments.ports import PaymentConflict, PaymentStore, Saved
 from bursar.payments.records import Change, Evidence, PaymentRecord, Topic
-from bursar.payments.schedule import Pace
+from bursar.payments.schedule import Pace, mandatory_ms
 from bursar.payments.sealing import Sealer
 from bursar.payments.store import open_payments
 from bursar.testing.clock import FakeClock
@@ -166,8 +166,8 @@ def test_an_answer_moves_the_money(book: Book, trigger: Trigger, money: Money) -
     sent(book)
     heard = book.heard("pay_1", trigger, replace(SAID, tx_hash=TX), facilitator_ref="ref-1")
     assert (heard.money, heard.tx_hash, heard.facilitator_ref) == (money, TX, "ref-1")
-    is_open = money not in (Money.REJECTED, Money.SETTLED)
-    assert heard.next_check_at_ms == (NOW_MS + PACE.first_ms if is_open else None)
+    looks = {Money.SETTLED: None, Money.REJECTED: mandatory_ms(heard, PACE)}
+    assert heard.next_check_at_ms == looks.get(money, NOW_MS + PACE.first_ms)
 
 
 def test_who_asks_for_time_gets_it_within_a_bound(book: Book) -> None:

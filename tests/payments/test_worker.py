@@ -16,9 +16,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from bursar.payments.book import Book
 from bursar.payments.outcome import BudgetState, Disposition, Money, Remedy, Trigger, Work
 from bursar.payments.ports import PaymentStore, PaymentStoreError
 from bursar.payments.records import Evidence, Finding, PaymentRecord, Topic, move_remedy, move_work
+from bursar.payments.schedule import Pace, mandatory_ms
 from bursar.payments.sealing import Sealer, SealError, sealer_from
 from bursar.payments.store import open_payments
 from bursar.payments.worker import PaymentWorker, WorkerSettings
@@ -116,6 +118,109 @@ def test_a_sender_that_died_leaves_a_lost_answer(store: PaymentStore, clock: Fak
     assert whats == ["RECORDED", "SENDING", "LOST", "SETTLED"]
     assert prover.asked == ["pay_1"]
     assert now(store).next_check_at_ms is None
+
+
+def refused(store: PaymentStore, clock: FakeClock, *triggers: Trigger, **changes: Any) -> int:
+    """Have a payment refused, at its first send or before it; return when it is over for good."""
+    book = Book(store, clock=clock)
+    draft = payment(**changes)
+    book.record(draft, SEEN)
+    for trigger in triggers:
+        assert trigger is Trigger.SENDING
+        assert book.sending("pay_1", SEEN) is not None
+    assert book.heard("pay_1", Trigger.REFUSED, SEEN).money is Money.REJECTED
+    mandatory = mandatory_ms(draft, Pace())
+    assert mandatory is not None
+    return mandatory
+
+
+@pytest.mark.parametrize(
+    ("triggers", "facilitator"), [([Trigger.SENDING], None), ([], "shop"), ([], None)]
+)
+@pytest.mark.parametrize(
+    ("said", "money"),
+    [
+        (Trigger.EXPIRED, Money.REJECTED),
+        (Trigger.VOIDED, Money.REJECTED),
+        (Trigger.MISDIRECTED, Money.REJECTED),
+        (Trigger.SETTLED, Money.SETTLED),
+    ],
+)
+def test_a_refusal_is_looked_at_once_when_nothing_can_move_any_more(
+    triggers: list[Trigger],
+    facilitator: str | None,
+    said: Trigger,
+    money: Money,
+    store: PaymentStore,
+    clock: FakeClock,
+) -> None:
+    """Whoever refused it may have sent it all the same; what nobody ever had is not looked at."""
+    over_ms = refused(store, clock, *triggers, facilitator=facilitator)
+    prover = Scripted(said)
+
+    def sweep() -> None:
+        asyncio.run(worker(store, prover, clock).sweep())
+
+    clock.set_ms(over_ms - 1)
+    sweep()
+    assert prover.asked == []
+    clock.set_ms(over_ms)
+    sweep()
+    if not triggers and facilitator is None:
+        assert (prover.asked, now(store).next_check_at_ms) == ([], None)
+        return
+    assert prover.asked == ["pay_1"]
+    whats = [event.what for event in store.events("pay_1")]
+    assert whats[-1] == ("CONTRADICTED" if money is Money.SETTLED else f"SEEN_{said.value}")
+    clock.advance_ms(3_600_000)
+    sweep()
+    assert (now(store).money, now(store).next_check_at_ms) == (money, None)
+    assert len(prover.asked) == (2 if money is Money.SETTLED else 1)
+    posted = store.outbox(Topic.ALERT, 2**53, 9)
+    told = [one.notice.dedupe_key.partition(":")[0] for one in posted]
+    assert told == (["payment.reopened"] if money is Money.SETTLED else [])
+
+
+def test_a_refusal_that_nobody_can_prove_is_asked_about_until_somebody_can(
+    store: PaymentStore, clock: FakeClock
+) -> None:
+    """An outage does not close it: after many failures it is asked about hourly, and told once."""
+    clock.set_ms(refused(store, clock, Trigger.SENDING))
+    prover = Scripted(Trigger.UNREACHABLE)
+    made = worker(store, prover, clock, breaker_failures=99)
+    for _ in range(25):
+        asyncio.run(made.sweep())
+        at_ms = now(store).next_check_at_ms
+        assert at_ms is not None
+        pause_ms = at_ms - clock.now_ms()
+        clock.set_ms(at_ms)
+    assert pause_ms >= Pace().parked_ms
+    assert len(prover.asked) == 25
+    posted = store.outbox(Topic.ALERT, 2**53, 9)
+    told = [one.notice.dedupe_key.partition(":")[0] for one in posted]
+    assert told == ["payment.unresolved_too_long"]
+    prover.say = lambda record: Trigger.EXPIRED
+    asyncio.run(made.sweep())
+    assert (now(store).money, now(store).next_check_at_ms) == (Money.REJECTED, None)
+
+
+def test_a_late_answer_or_work_does_not_take_the_look_away(
+    store: PaymentStore, clock: FakeClock
+) -> None:
+    over_ms = refused(store, clock, Trigger.SENDING)
+    book = Book(store, clock=clock)
+    book.heard("pay_1", Trigger.REFUSED, SEEN)
+    assert now(store).next_check_at_ms == over_ms
+    book.work("pay_1", Work.RUNNING, SEEN, until_ms=over_ms + 5)
+    assert now(store).next_check_at_ms == over_ms
+    clock.set_ms(over_ms)
+    asyncio.run(worker(store, Scripted(Trigger.EXPIRED), clock).sweep())
+    assert now(store).next_check_at_ms == over_ms + 5
+    clock.set_ms(over_ms + 5)
+    unasked = Scripted(Trigger.SETTLED)
+    asyncio.run(worker(store, unasked, clock).sweep())
+    assert (now(store).next_check_at_ms, now(store).disposition) == (None, Disposition.CLOSED)
+    assert unasked.asked == []
 
 
 def test_what_was_never_sent_is_refused_without_asking(

@@ -24,7 +24,7 @@ from bursar.payments.outcome import (
     duty,
 )
 from bursar.payments.records import Notice, PaymentRecord, Topic
-from bursar.payments.schedule import Pace, mandatory_ms, unresolved_ms
+from bursar.payments.schedule import Pace, awaits_proof, mandatory_ms, unresolved_ms
 
 _log = logging.getLogger("bursar.payments")
 # Elsewhere a transaction comes from the chain itself, and was seen there.
@@ -87,7 +87,7 @@ def late_alerts(
     A transaction that a facilitator named must be on the chain by the mandatory look, or the
     named success is none that anybody can prove. A payment that is not resolved when twice the
     chain's finality has passed since its authorization ended waits for a person: the chain is
-    not read, or it cannot say.
+    not read, or it cannot say. That holds for a refusal that is not proved yet, too.
     """
     found: list[AlertKind] = []
     mandatory, limit = mandatory_ms(after, pace), unresolved_ms(after, pace)
@@ -95,7 +95,8 @@ def late_alerts(
     unproven = mandatory is not None and after.money in UNRESOLVED and now_ms >= mandatory
     if named and (unproven or is_never(after)):
         found.append(AlertKind.UNPROVEN_SUCCESS)
-    if limit is not None and after.money in UNRESOLVED and now_ms >= limit:
+    waits = after.money in UNRESOLVED or awaits_proof(after)
+    if limit is not None and waits and now_ms >= limit:
         found.append(AlertKind.UNRESOLVED_TOO_LONG)
     return found
 

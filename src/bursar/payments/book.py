@@ -37,7 +37,7 @@ from bursar.payments.records import (
     move_work,
     note,
 )
-from bursar.payments.schedule import Pace, hard_deadline_ms, work_ends_ms
+from bursar.payments.schedule import Pace, awaits_proof, hard_deadline_ms, work_ends_ms
 from bursar.payments.sealing import Sealer
 
 TRIES_MAX: Final = 100
@@ -344,6 +344,6 @@ class Book:
 
 def _timed(record: PaymentRecord, now_ms: int) -> PaymentRecord:
     """Return a record whose next look is right for its work, where only that is awaited."""
-    if record.money not in TERMINAL:
+    if record.money not in TERMINAL or awaits_proof(record):
         return record
     return replace(record, next_check_at_ms=work_ends_ms(record, now_ms))

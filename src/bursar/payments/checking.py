@@ -2,7 +2,8 @@
 
 The rule that lives here: a sender that died is a lost answer, never a failure; what was never
 sent is refused; and whatever a prover says of a final payment either contradicts it, which
-reopens it, or changes nothing.
+reopens it, or changes nothing. A refusal is closed at once and looked at once more, when nothing
+can move any more: whoever refused may have sent it all the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from bursar.payments.alerts import (
     late_alerts,
     notice_of,
 )
-from bursar.payments.outcome import TERMINAL, TRANSITIONS, Money, Trigger, read_evidence
+from bursar.payments.outcome import (
+    FINAL_PROOFS,
+    TERMINAL,
+    TRANSITIONS,
+    Money,
+    Trigger,
+    read_evidence,
+)
 from bursar.payments.records import (
     Change,
     Evidence,
@@ -31,18 +39,21 @@ from bursar.payments.records import (
 from bursar.payments.schedule import (
     Pace,
     Rng,
+    awaits_proof,
+    closed_check_ms,
     first_check_ms,
     is_overdue,
     next_check_ms,
-    work_ends_ms,
 )
 
 WORKER = "worker"
 
 
 def needs_prover(record: PaymentRecord) -> bool:
-    """Return whether the chain has to be asked: not for what was never sent, nor what is final."""
-    return record.money is not Money.RECORDED and record.money not in TERMINAL
+    """Return whether the chain has to be asked: not for what was never sent, nor what is proved."""
+    if record.money in TERMINAL:
+        return awaits_proof(record)
+    return record.money is not Money.RECORDED
 
 
 def checked(
@@ -70,6 +81,8 @@ def checked(
         failed = finding.trigger is Trigger.UNREACHABLE
         counted = after.rpc_failures + 1 if failed else after.rpc_failures
         after = replace(after, checks=after.checks + 1, rpc_failures=counted)
+        if awaits_proof(after) and finding.trigger in FINAL_PROOFS:  # it was no mere word
+            after = replace(after, hard_deadline_ms=None)
     may_park = (after.money, Trigger.OVERDUE) in TRANSITIONS and after.money is not Money.PARKED
     if may_park and counts and is_overdue(after, now_ms, pace):
         said = Evidence(source=WORKER, reason=f"{after.rpc_failures} failures to ask")
@@ -110,7 +123,7 @@ def heard(
     """
     after, events = _applied(record, [(trigger, evidence)], now_ms, pace)
     if after.money in TERMINAL:
-        at_ms = work_ends_ms(after, now_ms)
+        at_ms = closed_check_ms(after, now_ms, pace)
     else:
         wait_ms = min(max(0, retry_after_ms or 0), pace.retry_after_max_ms)
         at_ms = max(first_check_ms(now_ms, pace), now_ms + wait_ms)
@@ -165,6 +178,8 @@ def _applied(
         else:
             after, event = move(after, meant, evidence, now_ms)
         events.append(event)
+        if meant is Trigger.REFUSED and record.money is Money.RECORDED and not record.facilitator:
+            after = replace(after, hard_deadline_ms=None)  # nobody ever had it
         if meant is Trigger.CONTRADICTED:  # it gets a new time to be proved in
             deadline_ms = now_ms + pace.hard_after_ms
             after = replace(after, rpc_failures=0, hard_deadline_ms=deadline_ms)

@@ -73,6 +73,23 @@ def hard_deadline_ms(record: PaymentRecord, pace: Pace) -> int:
     return (record.created_at_ms if mandatory is None else mandatory) + pace.hard_after_ms
 
 
+def awaits_proof(record: PaymentRecord) -> bool:
+    """Return whether a refusal has still to be proved: it is somebody's word that nothing moved.
+
+    The deadline goes with the look that proves it, and with a refusal of what never left.
+    """
+    refused = record.money is Money.REJECTED and record.hard_deadline_ms is not None
+    return refused and record.nonce is not None and record.valid_before_s is not None
+
+
+def closed_check_ms(record: PaymentRecord, now_ms: int, pace: Pace) -> int | None:
+    """Return when a final payment is looked at: for its proof, else for its work, else never."""
+    mandatory = mandatory_ms(record, pace)
+    if mandatory is not None and awaits_proof(record):
+        return max(mandatory, first_check_ms(now_ms, pace))
+    return work_ends_ms(record, now_ms)
+
+
 def first_check_ms(now_ms: int, pace: Pace) -> int:
     """Return when a payment is looked at for the first time after its send."""
     return now_ms + pace.first_ms
@@ -98,11 +115,13 @@ def next_check_ms(
         retry_after_ms: what the other side asked for; it is clamped, and it may delay the
             mandatory check by no more than that.
     """
-    if record.money in TERMINAL:
-        return work_ends_ms(record, now_ms)
-    if record.money is Money.PARKED:
-        return now_ms + pace.parked_ms + round(rng.uniform(0, pace.parked_ms / 10))
     mandatory = mandatory_ms(record, pace)
+    doubted = awaits_proof(record)
+    early = mandatory is not None and now_ms < mandatory
+    if record.money in TERMINAL and (early or not doubted):
+        return closed_check_ms(record, now_ms, pace)
+    if record.money is Money.PARKED or (doubted and is_overdue(record, now_ms, pace)):
+        return now_ms + pace.parked_ms + round(rng.uniform(0, pace.parked_ms / 10))
     is_open = mandatory is None or now_ms < mandatory
     cap = pace.cap_open_ms if is_open else pace.cap_closed_ms
     most = min(cap, pace.base_ms * 2 ** min(record.checks, 32))
