@@ -1,5 +1,6 @@
 """What is said to the ledger for a payment, and what each of its answers means, as tables."""
 
+import json
 import logging
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,7 +13,9 @@ from bursar import CyclesResponse
 from bursar.flow import run_sync
 from bursar.payments.book import Book
 from bursar.payments.outcome import BudgetState, Money, Trigger
+from bursar.payments.ports import NoticeQuery
 from bursar.payments.records import Evidence, PaymentRecord, Topic
+from bursar.payments.trying import ATTEMPTS_MAX, RETRY_MS_MAX
 from bursar.testing import FakeClock
 from bursar.testing.memory_payments import MemoryPayments
 from bursar.x402.allowance import Allowance
@@ -114,6 +117,7 @@ MISMATCH, GONE = refusal(409, "IDEMPOTENCY_MISMATCH"), refusal(410, "RESERVATION
 FINAL, NOT_THERE = refusal(409, "RESERVATION_FINALIZED"), refusal(404, "NOT_FOUND")
 SPENT = refusal(409, "MAX_EXTENSIONS_EXCEEDED")
 LONG = granted(NEEDED_MS)
+UNTAKEN = "COMMIT: the ledger did not take it; see the log of who pays"
 
 
 @pytest.mark.parametrize(
@@ -243,6 +247,44 @@ def test_a_notice_of_a_purse_that_is_gone_stops_no_other(caplog: pytest.LogCaptu
     assert [n.notice.payment_id for n in desk.book.store.outbox(Topic.BUDGET, 2**62, 9)] == [
         "pay_9"
     ]
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        (
+            [refusal(403, "FORBIDDEN")],
+            "COMMIT: the ledger did not take it; see the log of who pays",
+        ),
+        ([CyclesResponse(503, {})], UNTAKEN),
+        ([], "COMMIT: IndexError"),  # a fault of ours: said by its type alone
+    ],
+)
+def test_what_the_ledger_never_takes_is_parked_and_told(
+    says: list[CyclesResponse], reason: str
+) -> None:
+    """At the bound and not before; an operator has it tried again, and it is accounted for."""
+    desk = Desk()
+    desk.held(Trigger.LOST, Trigger.SETTLED)
+    store, pauses = desk.book.store, list[int]()
+    for attempts in range(1, ATTEMPTS_MAX + 1):
+        assert desk.alerts() == []
+        desk.ledger.says = [*says]
+        assert run_sync(desk.allowance.settle_up(9)) == 0
+        [entry] = store.notices(NoticeQuery(topic=Topic.BUDGET))
+        assert (entry.attempts, entry.reason) == (attempts, reason)
+        pauses.append(entry.notice.available_at_ms - desk.clock.now_ms())
+        desk.clock.advance_ms(RETRY_MS_MAX)
+    assert desk.alerts() == ["payment.budget_failed"]
+    [alert] = store.notices(NoticeQuery(topic=Topic.ALERT))
+    assert json.loads(alert.notice.payload)["reason"] == reason
+    assert entry.parked_at_ms is not None
+    assert 15_000 <= pauses[0] <= 30_000 < RETRY_MS_MAX // 2 <= pauses[10] <= RETRY_MS_MAX
+    assert run_sync(desk.allowance.settle_up(9)) == 0
+    assert store.revive(entry.number, desk.clock.now_ms())
+    desk.ledger.says = [COMMITTED]
+    assert run_sync(desk.allowance.settle_up(9)) == 1
+    assert desk.book.get("pay_1").budget_state is BudgetState.COMMITTED
 
 
 def test_a_notice_of_another_payer_is_left_alone() -> None:

@@ -16,11 +16,11 @@ from bursar.payments.outbox import dismiss, numbers, retry
 from bursar.payments.outcome import Money, Trigger
 from bursar.payments.ports import NoticeQuery
 from bursar.payments.records import Evidence, PaymentRecord, Topic
+from bursar.payments.trying import ATTEMPTS_MAX
 from bursar.testing.clock import FakeClock
 from bursar.testing.memory_payments import MemoryPayments
 from bursar.vocabulary import AMOUNT_MAX, Unit
 from bursar.x402.funding import (
-    ATTEMPTS_MAX,
     Credit,
     Funder,
     FundingError,

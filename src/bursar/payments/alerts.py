@@ -46,6 +46,7 @@ class AlertKind(StrEnum):
     UNRESOLVED_TOO_LONG = "payment.unresolved_too_long"
     UNPROVEN_SUCCESS = "payment.unproven_success"
     FUNDING_FAILED = "payment.funding_failed"
+    BUDGET_FAILED = "payment.budget_failed"
 
 
 def alerts_of(
@@ -111,10 +112,12 @@ def notice_of(
 ) -> Notice:
     """Return the outbox entry of an alert: webhook-ready, and the same key for the same cause.
 
-    A reopened payment may be reopened again, so that key counts, and a funding may be given up
-    again after somebody had it retried; the others are told once, however often a look finds them.
+    A reopened payment may be reopened again, so that key counts, and what a budget must do may be
+    given up again after somebody had it retried; the others are told once, however often a look
+    finds them.
     """
-    counts = {AlertKind.REOPENED: record.version, AlertKind.FUNDING_FAILED: now_ms}
+    counts = {AlertKind.REOPENED: record.version}
+    counts |= {AlertKind.FUNDING_FAILED: now_ms, AlertKind.BUDGET_FAILED: now_ms}
     count = f":{counts[kind]}" if kind in counts else ""
     facts = {
         "event": kind.value,

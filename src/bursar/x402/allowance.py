@@ -10,6 +10,7 @@ after somebody else gave it back, becomes an event.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -19,15 +20,15 @@ from bursar.client.response import CyclesResponse
 from bursar.payments.alerts import AlertKind
 from bursar.payments.book import Book
 from bursar.payments.outcome import BudgetState, Duty, IllegalTransition, duty
-from bursar.payments.ports import Posted, Whose
+from bursar.payments.ports import PaymentStoreError, Posted, Whose
 from bursar.payments.records import Evidence, PaymentRecord, Topic
-from bursar.payments.schedule import mandatory_ms
+from bursar.payments.schedule import Rng, mandatory_ms
+from bursar.payments.trying import not_done
 from bursar.vocabulary import Decision, ErrorCode, ReservationStatus
 from bursar.x402.buying import Hands, PaymentRefused, Terms
 from bursar.x402.signing import NotPayable, Purse, Signer
 
 ACTION: Final = "payment.x402"
-PUT_OFF_MS: Final = 30_000
 EXTEND_MS_MAX: Final = 86_400_000
 RESERVATIONS_MAX: Final = 20
 DUTIES: Final = frozenset({Duty.COMMIT, Duty.RELEASE, Duty.POST_EVENT})
@@ -43,9 +44,12 @@ _log = logging.getLogger("bursar.x402")
 class Allowance:
     """The flows of a payer that end at the ledger."""
 
-    def __init__(self, hands: Hands, signer: Signer, book: Book, terms: Terms) -> None:
-        """Take what they work with."""
+    def __init__(
+        self, hands: Hands, signer: Signer, book: Book, terms: Terms, rng: Rng | None = None
+    ) -> None:
+        """Take what they work with; `rng` is for the jitter between two attempts."""
         self._hands, self._signer, self._book, self._terms = hands, signer, book, terms
+        self._rng = rng or random.SystemRandom()
         self.whose = Whose(terms.tenant, signer.address)
 
     async def reserve(self, draft: PaymentRecord, purse: Purse, cost: int) -> PaymentRecord:
@@ -118,7 +122,11 @@ class Allowance:
         return int(left)
 
     async def settle_up(self, limit: int) -> int:
-        """Do for the budget what a worker has proved since, and return how often."""
+        """Do for the budget what a worker has proved since, and return how often.
+
+        What the ledger does not take is tried again after a growing pause, and keeps nobody else
+        waiting. What it did not take too often is parked, and an operator is told.
+        """
         store, now_ms = self._book.store, self._book.clock.now_ms()
         posted = await self._hands.write(
             lambda: store.outbox(Topic.BUDGET, now_ms, limit, self.whose)
@@ -126,21 +134,30 @@ class Allowance:
         return sum([await self._settle_one(one, now_ms) for one in posted])
 
     async def _settle_one(self, posted: Posted, now_ms: int) -> bool:
-        """Deal with one notice; it is put off if the ledger cannot be asked now."""
+        """Deal with one notice; say whether nothing is left to do about it."""
         store, number = self._book.store, posted.number
         record = await self._hands.write(lambda: self._book.get(posted.notice.payment_id))
         asked = duty(record.money, record.budget_state)
+        reason = f"{asked.value}: the ledger did not take it; see the log of who pays"
+        after = record
         try:
             after = await self.settle(record)
         except NotPayable as gone:
             _log.error("payment %s is not accounted for: %s", record.payment_id, gone)
-            after = record
-        done = asked not in DUTIES or after.budget_state is not record.budget_state
-        if done:
+            reason = f"{asked.value}: {gone}"
+        except PaymentStoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one payment's trouble is its own
+            # The type alone: the text may quote an address with a key in it.
+            reason = f"{asked.value}: {type(error).__name__}"
+        if asked not in DUTIES or after.budget_state is not record.budget_state:
             await self._hands.write(lambda: store.mark_sent(number, now_ms))
-        else:
-            await self._hands.write(lambda: store.put_off(number, now_ms + PUT_OFF_MS))
-        return done
+            return True
+        kind = AlertKind.BUDGET_FAILED
+        await self._hands.write(
+            lambda: not_done(store, posted, record, kind, reason, now_ms, self._rng)
+        )
+        return False
 
     async def settle(self, record: PaymentRecord, *, paid: bool = False) -> PaymentRecord:
         """Do for the budget what the outcome asks; `paid` takes the merchant's word for it."""
@@ -211,6 +228,10 @@ class Allowance:
         if verdict is Verdict.EXPIRED:
             return BudgetState.EXPIRED_UNSETTLED
         if verdict is not Verdict.FINAL and refusal.status != 404:
+            _log.warning(
+                "payment %s: the ledger answered HTTP %s %s",
+                *(record.payment_id, refusal.status, _why(refusal)),
+            )
             return None
         said = await self._hands.ledger("get_reservation", record.budget_ref)
         if said.status in (404, 410):

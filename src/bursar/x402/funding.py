@@ -19,21 +19,17 @@ from urllib.parse import urlsplit
 import httpx2
 
 from bursar.clock import Clock, SystemClock
-from bursar.payments.alerts import AlertKind, notice_of, tell
+from bursar.payments.alerts import AlertKind
 from bursar.payments.outcome import Money
 from bursar.payments.ports import PaymentStore, Posted
-from bursar.payments.records import Notice, PaymentRecord, Topic
-from bursar.payments.schedule import Rng, backoff_ms
+from bursar.payments.records import PaymentRecord, Topic
+from bursar.payments.schedule import Rng
+from bursar.payments.trying import ATTEMPTS_MAX, REASON_LENGTH_MAX, not_done
 from bursar.vocabulary import AMOUNT_MAX, FundOperation, Unit
 from bursar.x402 import evm
 
 FUND_PATH: Final = "/v1/admin/budgets/fund"
 BATCH: Final = 100
-RETRY_MS: Final = 30_000
-RETRY_MS_MAX: Final = 900_000
-ATTEMPTS_MAX: Final = 20
-"""With the backoff, some three hours: then a person must look."""
-REASON_LENGTH_MAX: Final = 300
 _log = logging.getLogger("bursar.x402")
 TIMEOUT_S: Final = 10.0
 
@@ -201,7 +197,6 @@ class Funder:
 
     def _failed(self, posted: Posted, record: PaymentRecord | None, error: Exception) -> None:
         """Try a credit again later, or give it up and tell an operator."""
-        now_ms, attempts = self._clock.now_ms(), posted.attempts + 1
         # Of what is not our own the type alone: the text may quote an address with a key in it.
         said = str(error) if isinstance(error, FundingError) else type(error).__name__
         reason = said[:REASON_LENGTH_MAX]
@@ -209,16 +204,11 @@ class Funder:
             _log.warning(
                 "payment %s does not fund its budget yet: %s", *(posted.notice.payment_id, reason)
             )
-        if attempts < self._attempts_max:
-            wait_ms = backoff_ms(attempts, RETRY_MS, RETRY_MS_MAX, self._rng)
-            self._store.put_off(posted.number, now_ms + wait_ms, reason)
-            return
-        told = [] if record is None else [_given_up(record, now_ms, reason)]
-        tell(self._store.park(posted.number, now_ms, reason, told))
-
-
-def _given_up(record: PaymentRecord, now_ms: int, reason: str) -> Notice:
-    return notice_of(AlertKind.FUNDING_FAILED, record, now_ms, reason=reason)
+        not_done(
+            *(self._store, posted, record, AlertKind.FUNDING_FAILED, reason),
+            *(self._clock.now_ms(), self._rng),
+            attempts_max=self._attempts_max,
+        )
 
 
 class LedgerFunding:
