@@ -158,7 +158,9 @@ def follow(talk: Talk, attempt: Attempt, state: SessionState, limits: Limits, te
 
 def _within(request: ModelRequest, limits: Limits, so_far: Used) -> Ask | Refused:
     """Return a question whose answer ends at the limits, unless its prompt alone is too long."""
-    least = so_far.input_tokens + prompt_tokens_least(request)
+    least = so_far.input_tokens
+    if limits.tokens is not None or limits.input_tokens is not None:  # else nobody need count
+        least += prompt_tokens_least(request)
     asked = replace(so_far, input_tokens=least)
     if (found := overrun(limits, asked)) is not None:
         return Refused(reason_of(found), found)
