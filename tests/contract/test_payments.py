@@ -108,6 +108,20 @@ def test_payments_without_a_nonce_are_told_apart_by_attempt(store: PaymentStore)
     assert store.add(other, recorded(other)) == (other, True)
 
 
+def test_what_a_payer_presents_again_is_found_by_its_nonce(store: PaymentStore) -> None:
+    """In every asset that it was signed for, however it is spelled; of nobody else."""
+    first = add(store, "1")
+    second = add(store, "2", nonce=first.nonce, asset="0x" + "2" * 40)
+    add(store, "3")
+    add(store, "4", nonce=first.nonce, payer="0x" + "3" * 40)
+    add(store, "5", nonce=first.nonce, network="eip155:1")
+    assert first.nonce is not None
+    for spelled in (str.lower, lambda text: "0x" + text[2:].upper()):
+        found = store.presented(first.network, spelled(first.payer), spelled(first.nonce))
+        assert found == [first, second]
+    assert store.presented("eip155:2", first.payer, first.nonce) == []
+
+
 def test_only_what_is_due_is_claimed_and_only_once(store: PaymentStore) -> None:
     """The longest due comes first; what is leased, later or closed does not come."""
     for name, due_ms in (("1", NOW_MS), ("2", NOW_MS - 5), ("3", NOW_MS + 1), ("4", None)):

@@ -23,9 +23,10 @@ from bursar.x402.offers import Offer
 from bursar.x402.pricing import Price
 from bursar.x402.prover import ChainProver
 from bursar.x402.reconcile import reconcile_failed_payments
+from bursar.x402.results import MemoryResults
 from bursar.x402.rpc import Rpc
 from payments.paying import MALLORY, PRICE, SHOP, Payer
-from payments.selling import WINDOW_S, Shop, payload
+from payments.selling import WINDOW_S, Shop, payload, receipt_of
 
 
 @pytest.fixture
@@ -52,17 +53,18 @@ def pricing(dollar: Dollar, amount: int = PRICE, pay_to: str = SHOP) -> dict[str
 
 
 @pytest.mark.parametrize(
-    ("elsewhere", "tenant"),
+    ("elsewhere", "tenant", "error"),
     [
-        ({}, "other"),
-        ({"pay_to": MALLORY}, "default"),
-        ({"amount": PRICE + 1}, "default"),
-        ({"amount": 10**9, "pay_to": MALLORY}, "other"),
+        ({}, "other", "payment_conflict"),
+        ({"pay_to": MALLORY}, "default", "already_delivered"),
+        ({"amount": PRICE + 1}, "default", "already_delivered"),
+        ({"amount": 10**9, "pay_to": MALLORY}, "other", "payment_conflict"),
     ],
 )
 def test_a_payment_to_one_shop_buys_nothing_in_another(
     elsewhere: dict[str, Any],
     tenant: str,
+    error: str,
     dollar: Dollar,
     payer: Payer,
     facilitator: ScriptedFacilitator,
@@ -81,10 +83,89 @@ def test_a_payment_to_one_shop_buys_nothing_in_another(
         assert first.get(said=said).status_code == 200
         before = first.only()
         answer = second.get(said=said)
-        assert (answer.status_code, answer.json()["error"]) == (409, "payment_conflict")
+        assert (answer.status_code, answer.json()["error"]) == (409, error)
         assert second.handlers.calls == []
         assert first.only() == before
         assert first.get(said=said).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def other(chain: LocalChain) -> Dollar:
+    """Another token on the same chain."""
+    deployed = Dollar(chain)
+    chain.finalize()
+    return deployed
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("dearer", [False, True])
+def test_a_payment_outlives_the_price_list_that_it_was_made_for(
+    version: int,
+    dearer: bool,
+    dollar: Dollar,
+    other: Dollar,
+    chain: LocalChain,
+    payer: Payer,
+    facilitator: ScriptedFacilitator,
+) -> None:
+    """In a token that is not taken any more, or at another price, nobody is asked to pay anew.
+
+    Nothing is sold for it either: what it pays for now is not what it was made for.
+    """
+    changed = pricing(dollar, PRICE + 1) if dearer else pricing(other)
+    store, said = MemoryPayments(), payload(payer, version)
+    with Shop(dollar, facilitator, store=store, provisional_max=0, wait_s=0.2) as before:
+        assert before.get(said=said).status_code == 503
+    with Shop(dollar, facilitator, store=store, prices=changed) as after:
+        waiting = after.get(said=said)
+        assert (waiting.status_code, waiting.json()["error"]) == (503, "settlement_pending")
+        chain.finalize()
+        paid = after.get(said=said)
+        assert (paid.status_code, paid.json()["error"]) == (409, "price_changed")
+        assert receipt_of(paid)["success"]
+        assert (after.only().money, after.only().work) == (Money.SETTLED, Work.NOT_STARTED)
+        assert after.handlers.calls == []
+    with Shop(dollar, facilitator, store=store) as again:  # the old list is back
+        answer = again.get(said=said)
+        assert answer.status_code == 200, answer.text
+        assert settles(facilitator, said) == 1
+
+
+def test_what_was_delivered_is_given_again_for_a_token_that_is_not_taken_any_more(
+    dollar: Dollar, other: Dollar, payer: Payer, facilitator: ScriptedFacilitator
+) -> None:
+    store, said, kept = MemoryPayments(), payload(payer), {"results": MemoryResults()}
+    with Shop(dollar, facilitator, store=store, middleware=kept) as before:
+        first = before.get(said=said)
+        assert first.status_code == 200
+    with Shop(dollar, facilitator, store=store, middleware=kept, prices=pricing(other)) as after:
+        same = after.get(said=said)
+        assert (same.status_code, same.content) == (200, first.content)
+        assert after.get(path="/report?other", said=said).status_code == 409
+        nonce = said["payload"]["authorization"]["nonce"]
+        new = Payer(other, payer.key, payer.address)
+        other.mint(payer.address, PRICE)
+        fresh = payload(new, nonce=nonce)  # another token's authorization, under the same nonce
+        assert after.get(said=fresh).status_code == 200
+        assert len(after.handlers.calls) == 1
+
+
+def test_what_was_not_sent_yet_is_not_sent_at_a_price_that_is_not_asked_any_more(
+    dollar: Dollar, other: Dollar, payer: Payer, facilitator: ScriptedFacilitator
+) -> None:
+    """Its first process died before the send; the worker refuses it when its time is over."""
+    store, said = MemoryPayments(), payload(payer)
+
+    def died(*_: Any) -> None:
+        return None
+
+    with Shop(dollar, facilitator, store=store) as before:
+        before.book.sending = died  # type: ignore[method-assign]  # it dies instead
+        before.get(said=said)
+        assert before.only().money is Money.RECORDED
+    with Shop(dollar, facilitator, store=store, prices=pricing(other)) as after:
+        assert after.get(said=said).status_code == 503
+        assert (after.only().money, settles(facilitator, said)) == (Money.RECORDED, 0)
 
 
 def test_two_shops_that_are_asked_at_once_cannot_both_sell(

@@ -2,7 +2,7 @@
 
 import contextlib
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from bursar.core.state import Policy, RateLimits
 from bursar.ledger.audit import audit
 from bursar.ledger.ports import PolicyQuery, StoreUnusable
 from bursar.ledger.service import Accepted, Ledger, Outcome
-from bursar.payments.outcome import Disposition, Money
-from bursar.payments.ports import Tally
+from bursar.payments.outcome import Disposition, Money, Trigger
+from bursar.payments.ports import Saved, Tally
+from bursar.payments.records import PaymentRecord, Transfer
 from bursar.payments.store import open_payments
 from bursar.storage.sqlite.connect import APPLICATION_ID, migrations
 from bursar.storage.sqlite.store import SqliteStore
 from bursar.vocabulary import PolicyStatus, Unit
-from payments.world import payment
+from payments.world import moved, payment
 
 PEPPER = b"p" * 32
 
@@ -127,19 +128,37 @@ def test_a_new_file_and_a_migrated_one_are_the_same(tmp_path: Path) -> None:
     assert schema(tmp_path / "old.db") == schema(tmp_path / "new.db") != []
 
 
-def test_payments_that_were_there_before_are_counted(tmp_path: Path) -> None:
-    """A file that had payments before it had a tally says how many there are of each state."""
-    path = tmp_path / "ledger.db"
+def file_of(path: Path, schema: int, *records: PaymentRecord) -> None:
+    """Make a file of an older schema with payments in it."""
     old_file(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for number, sql in migrations():
-            if 1 < number < 7:
+            if 1 < number <= schema:
                 connection.executescript(sql)
                 connection.execute(f"PRAGMA user_version = {number}")
-        for name in "123":
-            row = asdict(payment(name)) | {"value": "1"}
+        for record in records:
+            row = asdict(record) | {"value": "1"}
             marks = ", ".join(f":{column}" for column in row)
             connection.execute(f"INSERT INTO payment ({', '.join(row)}) VALUES ({marks})", row)
         connection.commit()
+
+
+def test_a_refund_that_was_noted_before_pays_back_nothing_else(tmp_path: Path) -> None:
+    """Nobody knows which of its transfers it was, so all of them are used up, once for ever."""
+    path, spent = tmp_path / "ledger.db", "0x" + "ab" * 32
+    refunded = [payment(name, refund_tx="0x" + "AB" * 32) for name in "12"]
+    file_of(path, 7, *refunded, payment("3"))
+    with contextlib.closing(open_payments(path, migrate=True)) as store:
+        for tx_hash, saved in ((spent, Saved.TAKEN), ("0x" + "cd" * 32, Saved.SAVED)):
+            change = moved(payment("3"), Trigger.SENDING)
+            transfers = (Transfer(payment().network, tx_hash, 7),)
+            [result] = store.save([replace(change, refunds=transfers)])
+            assert result.saved is saved
+
+
+def test_payments_that_were_there_before_are_counted(tmp_path: Path) -> None:
+    """A file that had payments before it had a tally says how many there are of each state."""
+    path = tmp_path / "ledger.db"
+    file_of(path, 6, *(payment(name) for name in "123"))
     with contextlib.closing(open_payments(path, migrate=True)) as store:
         assert store.tallies() == [Tally(Money.RECORDED, Disposition.OPEN, 3)]

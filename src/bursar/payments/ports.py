@@ -193,6 +193,14 @@ class PaymentStore(Outbox, Protocol):
         """Return every attempt of an intent, in order."""
         ...
 
+    def presented(self, network: str, payer: str, nonce: str) -> Sequence[PaymentRecord]:
+        """Return the payments that a payer authorized with a nonce, one for each asset, by id.
+
+        A chain lets a nonce happen once for each asset, so there are several only where a payer
+        has signed several.
+        """
+        ...
+
     def claim(
         self, owner: str, now_ms: int, lease_ms: int, limit: int, whose: Whose | None = None
     ) -> Sequence[PaymentRecord]:

@@ -80,6 +80,18 @@ class MemoryPayments(MemoryOutbox):
             ]
         return sorted(found, key=lambda record: record.attempt_no)
 
+    def presented(self, network: str, payer: str, nonce: str) -> Sequence[PaymentRecord]:
+        """Return the payments that a payer authorized with a nonce."""
+        with self._lock:
+            self._check_open()
+            found = [
+                record
+                for record in self._records.values()
+                if (key := record.authorization()) is not None
+                and (key[0], *key[2:]) == (network, payer.lower(), nonce.lower())
+            ]
+        return sorted(found, key=lambda record: record.payment_id)
+
     def claim(
         self, owner: str, now_ms: int, lease_ms: int, limit: int, whose: Whose | None = None
     ) -> Sequence[PaymentRecord]:

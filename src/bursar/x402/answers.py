@@ -126,6 +126,15 @@ def over(record: PaymentRecord, version: int) -> Reply:
     return Reply(409, body, (receipt(record, version),))
 
 
+def outdated(record: PaymentRecord, version: int) -> Reply:
+    """Return the 409 of a payment that is made, at a price that is not asked any more."""
+    message = (
+        f"payment {record.payment_id} is paid, at a price that is not asked any more, and nothing "
+        "was delivered for it; do not pay again: ask who runs this for it, or for a refund"
+    )
+    return Reply(409, {"error": "price_changed", "message": message}, (receipt(record, version),))
+
+
 def failed(record: PaymentRecord, version: int) -> Reply:
     """Return the 500 of a paid request whose handler failed: an operator is told."""
     message = (

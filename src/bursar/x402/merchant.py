@@ -38,7 +38,7 @@ from bursar.x402.repeating import Repeats
 from bursar.x402.results import MemoryResults, Results, StoredAnswer
 from bursar.x402.routes import AmbiguousRequest, Routes, Sold
 from bursar.x402.serving import Application, Performance, WorkStopped, under_claim
-from bursar.x402.till import MERCHANT, SpentLongAgo, Till, Unavailable, fingerprint
+from bursar.x402.till import MERCHANT, SpentLongAgo, Till, Unavailable, covers, fingerprint
 
 SCOPE_KEY: Final = "bursar.payment"
 _log = logging.getLogger("bursar.x402")
@@ -189,6 +189,8 @@ class X402:
         now_ms = self._book.clock.now_ms()
         if record.money in NEVER:
             await answers.never_paid(record, offers, presented.version).send(send)
+        elif not covers(record, offers):
+            await (await self._repeats.retold(record, presented.version)).send(send)
         elif not price.accepts(record):
             await answers.pending(record, presented.version, now_ms).send(send)
         else:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from bursar.payments.book import Book
-from bursar.payments.outcome import Disposition, IllegalTransition, Remedy, Work
+from bursar.payments.outcome import Disposition, IllegalTransition, Money, Remedy, Work
+from bursar.payments.ports import PaymentStoreError
 from bursar.payments.records import Evidence, PaymentRecord
 from bursar.x402 import answers
 from bursar.x402.answers import Reply, Send
@@ -75,6 +76,19 @@ class Repeats:
         except IllegalTransition:  # somebody else was faster, and the record says what is true
             return False
         return True
+
+    async def retold(self, record: PaymentRecord, version: int) -> Reply | Stored:
+        """Return what became of a payment that is not what is asked now; nothing is begun."""
+        try:
+            if await self.was_done(record):
+                record = await asyncio.to_thread(self._book.get, record.payment_id)
+        except PaymentStoreError:
+            return answers.at_work(record, version, self._book.clock.now_ms())
+        if _is_delivered(record) or record.remedy in CLOSED or record.work is Work.RUNNING:
+            return await self.reply(record, version)
+        if record.money is Money.SETTLED:
+            return answers.outdated(record, version)
+        return answers.pending(record, version, self._book.clock.now_ms())
 
     async def reply(self, record: PaymentRecord, version: int) -> Reply | Stored:
         """Return the answer to a payment whose work somebody has or had."""

@@ -4,7 +4,8 @@ The rule that lives here: a payment is on record before a facilitator may move i
 settles it and nobody settles it again, and what its answer says is a hint until the chain has
 shown the transfer. A payment is known by its authorization; whoever presents it again gets
 what became of it, and whoever presents it for anything else, or another payload under the same
-nonce, is refused. Before a payer is told to sign anew, the chain is asked whether this
+nonce, is refused. That holds whatever the price list says by now, which decides about what is
+sold and never about what was. Before a payer is told to sign anew, the chain is asked whether this
 authorization has paid us already.
 """
 
@@ -24,7 +25,7 @@ from bursar.payments.ports import PaymentConflict, PaymentStoreError, Prover
 from bursar.payments.records import Evidence, Finding, Kind, PaymentRecord
 from bursar.x402 import quoting
 from bursar.x402.facilitators import Facilitator, SettleAnswer
-from bursar.x402.offers import Offer
+from bursar.x402.offers import CAIP_EVM, Offer
 from bursar.x402.presented import Presented, RefusedPayment, check_window, matched
 from bursar.x402.pricing import Price
 from bursar.x402.prover import ChainProver
@@ -92,39 +93,34 @@ class Till:
         record = await asyncio.to_thread(self._known, presented, offers)
         if record is None:
             record = await self._recorded(presented, price, offers, buys)
-        if not self._is_for(record, presented, offers, buys):
+        if not self._is_for(record, presented, buys):
             raise PaymentConflict(record)
         if record.money is Money.REJECTED:
             record = await self._doubted(record)
-        if record.money is Money.RECORDED:
+        if not covers(record, offers):
+            price = replace(price, provisional_max=0)  # a bound in another token says nothing
+        elif record.money is Money.RECORDED:
             record = await self._settled(record, presented)
         return await self._proved(record, price)
 
     def _known(self, presented: Presented, offers: Sequence[Offer]) -> PaymentRecord | None:
-        """Return the record of an authorization, whatever it was for."""
-        for offer in offers:
-            if offer.domain.chain_id == presented.chain_id:
-                found = self.book.store.get(payment_id(presented, offer))
-                if found is not None:
-                    return found
-        return None
+        """Return the record of an authorization, whatever it was for.
 
-    def _is_for(
-        self, record: PaymentRecord, presented: Presented, offers: Sequence[Offer], buys: str
-    ) -> bool:
-        """Say whether a payment was made to us, for this, for no less than it costs.
-
-        Several shops may keep their payments in one store, and one of them is cheap.
+        The same payload is known whatever is offered by now; of another one under the same
+        nonce only what is offered tells which token it is about.
         """
-        paid = (record.network, record.asset.lower(), record.pay_to.lower())
-        return (record.tenant, record.resource, _seal_of(record)) == (
-            *(self._tenant, buys),
-            fingerprint(presented),
-        ) and any(
-            paid == (offer.network, offer.domain.asset.lower(), offer.pay_to.lower())
-            and record.value >= offer.amount
-            for offer in offers
-        )
+        signed, network = presented.authorization, f"{CAIP_EVM}{presented.chain_id}"
+        found = self.book.store.presented(network, signed.payer, signed.nonce)
+        mine = fingerprint(presented)
+        offered = {one.domain.asset.lower() for one in offers if one.network == network}
+        same = [record for record in found if _seal_of(record) == mine]
+        others = [record for record in found if record.asset.lower() in offered]
+        return next(iter([*same, *others]), None)
+
+    def _is_for(self, record: PaymentRecord, presented: Presented, buys: str) -> bool:
+        """Say whether a payment was made to us, for this, by this payload."""
+        mine = (self._tenant, buys, fingerprint(presented))
+        return (record.tenant, record.resource, _seal_of(record)) == mine
 
     async def _recorded(
         self, presented: Presented, price: Price, offers: Sequence[Offer], buys: str
@@ -320,6 +316,20 @@ async def _asked(prover: Prover, record: PaymentRecord) -> Finding | None:
 
 def _moves(record: PaymentRecord, trigger: Trigger) -> bool:
     return TRANSITIONS.get((record.money, trigger), record.money) is not record.money
+
+
+def covers(record: PaymentRecord, offers: Sequence[Offer]) -> bool:
+    """Say whether a payment is what is asked for now: its token, its payee, no less than it costs.
+
+    A price list may have changed since; and several shops may keep their payments in one store,
+    and one of them is cheap.
+    """
+    paid = (record.network, record.asset.lower(), record.pay_to.lower())
+    return any(
+        paid == (offer.network, offer.domain.asset.lower(), offer.pay_to.lower())
+        and record.value >= offer.amount
+        for offer in offers
+    )
 
 
 def payment_id(presented: Presented, offer: Offer) -> str:

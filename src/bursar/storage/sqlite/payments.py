@@ -68,6 +68,11 @@ def due(mine: str = "") -> str:
     )
 
 
+PRESENTED = (
+    f"SELECT {_COLUMNS} FROM payment WHERE payment_id IN ("
+    "SELECT payment_id FROM payment_authorization INDEXED BY payment_authorization_again "
+    "WHERE network = ? AND payer = ? AND nonce = ?) ORDER BY payment_id"
+)
 # What is final is not in this part of the index, however much of it there is.
 HELD = (
     f"SELECT {_COLUMNS} FROM payment INDEXED BY payment_by_state "
@@ -131,6 +136,11 @@ class SqlitePayments(SqliteOutbox):
             f"SELECT {_COLUMNS} FROM payment WHERE tenant = ? AND intent_id = ? ORDER BY attempt_no"
         )
         return [_record(row) for row in self._ask(sql, (tenant, intent_id))]
+
+    def presented(self, network: str, payer: str, nonce: str) -> Sequence[PaymentRecord]:
+        """Return the payments that a payer authorized with a nonce (see `ports.PaymentStore`)."""
+        key = (network, payer.lower(), nonce.lower())
+        return [_record(row) for row in self._ask(PRESENTED, key)]
 
     def claim(
         self, owner: str, now_ms: int, lease_ms: int, limit: int, whose: Whose | None = None
@@ -327,9 +337,10 @@ def _take(connection: sqlite3.Connection, change: Change) -> None:
 
 
 def _paid_back_by(connection: sqlite3.Connection, transfer: Transfer) -> str | None:
-    """Return the payment that a transfer pays back."""
+    """Return the payment that a transfer, or all of its transaction, pays back."""
     found = connection.execute(
-        "SELECT payment_id FROM payment_refund WHERE network = ? AND tx_hash = ? AND log_index = ?",
+        "SELECT payment_id FROM payment_refund "
+        "WHERE network = ? AND tx_hash = ? AND log_index IN (-1, ?)",
         (transfer.network, transfer.tx_hash, transfer.log_index),
     ).fetchone()
     return None if found is None else str(found[0])
