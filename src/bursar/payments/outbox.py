@@ -17,6 +17,7 @@ from bursar.payments.ports import NoticeQuery, PaymentStore, Posted
 from bursar.payments.records import Change, Evidence, PaymentRecord, Topic, note
 
 PAGE: Final = 500
+NUMBER_MAX: Final = 2**63 - 1
 
 
 def shown(posted: Posted) -> dict[str, Any]:
@@ -47,7 +48,15 @@ def what(posted: Posted) -> str:
 
 def retry(store: PaymentStore, numbers: Iterable[int], now_ms: int) -> list[int]:
     """Have open entries tried again from now on; return those numbers that name one."""
-    return [number for number in numbers if store.revive(number, now_ms)]
+    return [one for one in numbers if 0 < one <= NUMBER_MAX and store.revive(one, now_ms)]
+
+
+def find(store: PaymentStore, number: int) -> Posted | None:
+    """Return an open entry; None for a number that none has, however large it is."""
+    if not 0 < number <= NUMBER_MAX:
+        return None
+    found = next(iter(store.notices(NoticeQuery(after=number - 1, limit=1))), None)
+    return found if found is not None and found.number == number else None
 
 
 def numbers(
@@ -71,8 +80,8 @@ def dismiss(
     for name, value in (("reason", reason), ("operator", operator)):
         if not value.strip():
             raise OperatorError(f"the {name} is empty; an entry is closed by somebody, with a why")
-    posted = next(iter(store.notices(NoticeQuery(after=number - 1, limit=1))), None)
-    if posted is None or posted.number != number:
+    posted = find(store, number)
+    if posted is None:
         raise OperatorError(f"no entry {number} of the outbox is open; list them to see which are")
     said = f"{posted.notice.topic.value} {what(posted)}: {reason.strip()}"
     evidence = Evidence(source=f"operator:{operator.strip()}", reason=said)

@@ -109,6 +109,8 @@ def test_what_is_from_before_the_webhook_is_closed_at_once(
         (("retry", "1", "--parked"), EXIT_USAGE, "name entries by number, or give --parked"),
         (("retry", "1", "--topic", "alert"), EXIT_USAGE, "name entries by number"),
         (("retry", "99"), EXIT_NOT_FOUND, "no entry 99 of the outbox is open"),
+        (("retry", "9" * 23), EXIT_NOT_FOUND, f"no entry {'9' * 23} of the outbox is open"),
+        (("dismiss", "9" * 23, "--reason", "r"), EXIT_NOT_FOUND, f"no entry {'9' * 23} of"),
         (("retry", "1", "99"), EXIT_NOT_FOUND, "(1 are tried again)"),
         (("dismiss", "99", "--reason", "r"), EXIT_NOT_FOUND, "no entry 99"),
         (("dismiss", "1", "--reason", " "), EXIT_USAGE, "--reason: say why"),

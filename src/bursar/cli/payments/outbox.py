@@ -165,8 +165,7 @@ def dismiss(
 
 
 def _existing(store: PaymentStore, number: int, done: list[int]) -> None:
-    found = store.notices(NoticeQuery(after=number - 1, limit=1))
-    if not found or found[0].number != number:
+    if outbox.find(store, number) is None:
         raise _unknown(number, done, "closed")
 
 
