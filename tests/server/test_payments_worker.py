@@ -221,6 +221,11 @@ def test_a_stop_waits_for_no_endpoint(
             {"payments_rpc": "base=http://r", "payments_finality": "latest"},
             "payments_finality: final is `finalized`, `safe`, or a block",
         ),
+        (
+            {"payments_rpc": "base=http://r/KEY", "payments_finality": "eip155:137=9 base=safe"},
+            "payments_finality: eip155:137 has no RPC endpoint, so nothing of it is read; there "
+            "is: eip155:8453",
+        ),
         ({"payments_facilitator_headers": "KEY"}, "set payments_facilitators"),
         (
             {"payments_rpc": "base=http://r", "payments_facilitator_headers": "KEY"},

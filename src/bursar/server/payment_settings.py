@@ -111,12 +111,15 @@ def _check_asked(settings: Settings) -> None:
         )
     # Most servers look at no payments, and do not need these.
     from bursar.x402 import endpoints
-    from bursar.x402.finality import read_finality
+    from bursar.x402.finality import check_networks, read_finality
+
+    def of_asked(words: list[str]) -> None:
+        check_networks(read_finality(words), endpoints.read_rpc(settings.payments_rpc.split()))
 
     for name, read in (
         ("payments_rpc", endpoints.read_rpc),
         ("payments_facilitators", endpoints.read_facilitators),
-        ("payments_finality", read_finality),
+        ("payments_finality", of_asked),
     ):
         try:
             read(getattr(settings, name).split())

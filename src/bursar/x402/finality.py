@@ -6,7 +6,7 @@ The rule that lives here: a block that counts as final is never doubted again, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal
 
 from bursar.x402 import offers
@@ -58,6 +58,19 @@ def read_finality(words: Iterable[str]) -> dict[str, Finality]:
         plain = said.isascii() and said.isdigit() and len(said) < 10
         found[key] = check(int(said) if plain else said)  # type: ignore[arg-type]  # any word
     return found
+
+
+def check_networks(finality: Mapping[str, Finality], asked: Collection[str]) -> None:
+    """Refuse what is said of a chain that nobody is asked about: another one was meant.
+
+    Raises:
+        ValueError: there is such a chain.
+    """
+    if unasked := sorted(finality.keys() - {ANY, *asked}):
+        raise ValueError(
+            f"{unasked[0]} has no RPC endpoint, so nothing of it is read; there is: "
+            f"{', '.join(sorted(asked))}"
+        )
 
 
 def of(finality: Finality | Mapping[str, Finality], network: str) -> Finality:

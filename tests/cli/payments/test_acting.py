@@ -156,6 +156,7 @@ def test_a_recheck_asks_the_facilitator_where_to_look(
     ("words", "env", "said"),
     [
         (("--finality", "soon"), {}, "--finality: final is `finalized`, `safe`, or"),
+        (("--finality", "eip155:137=9"), {}, "--finality: eip155:137 has no RPC endpoint"),
         (("--facilitator", "http://f/KEY"), {}, "--facilitator: a facilitator is NAME=URL"),
         ((), {"BURSAR_PAYMENTS_FINALITY": "0"}, "payments_finality: final is"),
         ((), {"BURSAR_PAYMENTS_FACILITATORS": "x"}, "payments_facilitators: a facilitator is"),
@@ -186,6 +187,18 @@ def test_wrong_words_about_whom_to_ask(
     assert made.stderr.count("\n") == 1
     assert said in made.stderr
     assert "KEY" not in made.stderr
+
+
+def test_finality_is_kept_for_chains_that_are_asked(put: Any, file: Path) -> None:
+    """Beside the endpoints it is refused for another chain; --rpc names some of the chains."""
+    put("1", Trigger.SENDING, Trigger.LOST)
+    words, finality = ("recheck", "pay_1", "--store", file), "eip155:137=9"
+    rpc = "base=http://127.0.0.1:9"
+    made = run(*words, BURSAR_PAYMENTS_RPC=rpc, BURSAR_PAYMENTS_FINALITY=finality)
+    assert (made.returncode, made.stdout) == (EXIT_USAGE, "")
+    assert "payments_finality: eip155:137 has no RPC endpoint" in made.stderr
+    some = run(*words, "--rpc", rpc, BURSAR_PAYMENTS_FINALITY=finality)
+    assert "finality" not in some.stderr
 
 
 def test_a_refund_is_marked_when_the_chain_shows_it(

@@ -104,7 +104,7 @@ class Chains:
     def asked(self, show: Show) -> Asked:
         """Return whom to ask and how; it is checked, and nobody is asked."""
         from bursar.x402.endpoints import read_facilitators, read_rpc
-        from bursar.x402.finality import read_finality
+        from bursar.x402.finality import check_networks, read_finality
 
         kept = payments(Options(profile=self.profile, config=self.config), os.environ, show.warn)
         said = [
@@ -115,6 +115,13 @@ class Chains:
                 (read_finality, self.finality, "finality", "payments_finality"),
             )
         ]
+        # What is kept may be for more chains than a command names with --rpc.
+        if said[0] and (self.finality or not self.rpc):
+            option = "--finality" if self.finality else "payments_finality"
+            try:
+                check_networks(said[2], said[0])
+            except ValueError as error:
+                raise CommandError(EXIT_USAGE, f"{option}: {error}") from None
         seen = {} if self.profile else os.environ
         file = kept.get("payments_facilitator_headers_file")
         return Asked(said[0], said[1], said[2], _headers(seen.get(HEADERS_VARIABLE), file, said[1]))
