@@ -1,5 +1,6 @@
 """What a payer leaves open is kept, proved and settled for as long as the payer is there."""
 
+import asyncio
 import logging
 import socket
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bursar import CyclesClient
+from bursar import AsyncCyclesClient, CyclesClient
 from bursar.payments.outcome import BudgetState, Disposition, Money, Work
 from bursar.payments.ports import NoticeQuery
 from bursar.payments.records import Topic
@@ -20,7 +21,7 @@ from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import ScriptedFacilitator
 from bursar.x402.authorization import TokenDomain
 from bursar.x402.buying import PaymentRefused, PaymentUnknown
-from bursar.x402.payer import X402Payer
+from bursar.x402.payer import AsyncX402Payer, X402Payer
 from bursar.x402.signing import Purse, Signer
 from payments.keeping import Kept
 from payments.paying import Payer
@@ -296,3 +297,34 @@ def test_a_payer_nobody_could_prove_for_is_refused(one: Kept) -> None:
         with pytest.raises(RuntimeError, match="in a with block"):
             unused.buy("order-1", "http://127.0.0.1:9/")
         unused.close()
+
+
+def test_its_block_is_the_only_one(one: Kept) -> None:
+    """Afterwards nothing is bought and nothing is entered again; nor is it entered twice."""
+    parts, more = (one.signer, one.book(), one.terms), {"prover": one.prover()}
+    after, again, twice = "after it nobody looks", "this one is closed; make", "this one is in it"
+
+    async def through() -> None:
+        async with AsyncCyclesClient.embedded(one.path, tenant="acme") as client:
+            payer = AsyncX402Payer(client, *parts, **more)
+            async with payer:
+                with pytest.raises(RuntimeError, match=twice):
+                    await payer.__aenter__()
+            with pytest.raises(RuntimeError, match=after):
+                await payer.buy("order-1", NOBODY)
+            with pytest.raises(RuntimeError, match=again):
+                await payer.__aenter__()
+            await payer.aclose()
+
+    if one.asynchronous:
+        asyncio.run(through())
+        return
+    with CyclesClient.embedded(one.path, tenant="acme") as client:
+        payer = X402Payer(client, *parts, **more)
+        with payer, pytest.raises(RuntimeError, match=twice):
+            payer.__enter__()
+        with pytest.raises(RuntimeError, match=after):
+            payer.buy("order-1", NOBODY)
+        with pytest.raises(RuntimeError, match=again):
+            payer.__enter__()
+        payer.close()

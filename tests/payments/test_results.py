@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bursar.payments.store import open_payments
 from bursar.testing.clock import FakeClock
 from bursar.x402.file_results import FileResults
 from bursar.x402.results import MemoryResults, Results, StoredAnswer
@@ -97,3 +98,31 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         FileResults(tmp_path / "missing" / "answers.db")
     assert os.listdir(tmp_path) == ["answers.db"]
+
+
+def test_another_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """A ledger, and a table that only has the same name; its own file opens again."""
+    ledger, other, own = (tmp_path / name for name in ("ledger.db", "other.db", "own.db"))
+    open_payments(ledger).close()
+    with closing(sqlite3.connect(other)) as made:
+        made.execute("CREATE TABLE answer (question TEXT)")
+    before = ledger.read_bytes(), other.read_bytes()
+    for path in (ledger, other):
+        with pytest.raises(sqlite3.DatabaseError, match="database of something else"):
+            FileResults(path)
+    assert (ledger.read_bytes(), other.read_bytes()) == before
+    for _ in range(2):
+        FileResults(own).close()
+
+
+@pytest.mark.parametrize("bound", ["answers_max", "bytes_max", "keep_s"])
+@pytest.mark.parametrize("value", [0, -1, 10**16])
+def test_bounds_that_keep_nothing_are_refused(tmp_path: Path, bound: str, value: int) -> None:
+    """Each by its name, before there is a file."""
+    given: dict[str, Any] = {bound: value}
+    with pytest.raises(ValueError, match=f"{bound} must be from 1 to 10+; got {value}"):
+        FileResults(tmp_path / "answers.db", **given)
+    assert os.listdir(tmp_path) == []
+    if bound != "keep_s":
+        with pytest.raises(ValueError, match=f"{bound} must be from 1"):
+            MemoryResults(**given)

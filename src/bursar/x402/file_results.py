@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bursar.clock import Clock, SystemClock
-from bursar.x402.results import ANSWERS_MAX, BYTES_MAX, StoredAnswer
+from bursar.x402.results import ANSWERS_MAX, BYTES_MAX, StoredAnswer, check_bounds
 
 KEEP_S: Final = 7 * 86_400
 BUSY_TIMEOUT_S: Final = 5.0
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS answer (
     size       INTEGER NOT NULL
 ) STRICT
 """
+_COLUMNS: Final = "number payment_id kept_at_ms status headers body size"
 # Of the newest, as many as there is room for; it is small, for the bounds keep it so.
 _FULL: Final = """
 DELETE FROM answer WHERE number IN (
@@ -47,13 +48,15 @@ class FileResults:
     """Answers in a SQLite file, up to a number, a size and an age; for several processes too.
 
     Args:
-        path: the file; it is created where there is none, for its owner alone to read.
+        path: the file; it is created where there is none, for its owner alone to read. A ledger
+            or another database is refused, and left as it is.
         answers_max: so many are kept.
         bytes_max: and so much of them.
         keep_s: for so long.
         clock: the time.
 
     Raises:
+        ValueError: a bound is below 1.
         OSError: the file cannot be made.
         sqlite3.Error: it is none of these.
     """
@@ -67,6 +70,7 @@ class FileResults:
         keep_s: int = KEEP_S,
         clock: Clock | None = None,
     ) -> None:
+        check_bounds(answers_max=answers_max, bytes_max=bytes_max, keep_s=keep_s)
         self._lock, self._clock = threading.Lock(), clock or SystemClock()
         self._answers_max, self._bytes_max, self._keep_ms = answers_max, bytes_max, keep_s * 1_000
         with contextlib.suppress(FileExistsError):
@@ -75,12 +79,27 @@ class FileResults:
             Path(path), timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
+            self._refuse_others(path)
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = FULL")
             self._file.execute(_SCHEMA)
         except BaseException:
             self._file.close()
             raise
+
+    def _refuse_others(self, path: str | os.PathLike[str]) -> None:
+        """Refuse a database that holds something else, before anything of it is changed."""
+        mark = self._file.execute("PRAGMA application_id").fetchone()[0]
+        of = "sqlite_schema AS s LEFT JOIN pragma_table_info(s.name)"
+        found = self._file.execute(
+            f"SELECT s.name, group_concat(pragma_table_info.name, ' ') FROM {of} "
+            "WHERE s.name NOT LIKE 'sqlite!_%' ESCAPE '!' GROUP BY s.name"
+        ).fetchall()
+        if mark or found not in ([], [("answer", _COLUMNS)]):
+            raise sqlite3.DatabaseError(
+                f"{os.fspath(path)} is a database of something else, such as a ledger; give "
+                "answers a file of their own"
+            )
 
     def get(self, payment_id: str) -> StoredAnswer | None:
         """Return the answer of a payment, if it is still there."""

@@ -40,9 +40,9 @@ _log = logging.getLogger("bursar.x402")
 class X402Payer:
     """Buys over HTTP, and pays what a 402 asks for; safe to share between threads.
 
-    With a prover it is used in a `with` block: for as long as that lasts, open payments (those
-    of an earlier process too) are looked up on the chain, their reservations are kept alive, and
-    what is proved is committed or given back.
+    With a prover it is used in a `with` block, and in one only: for as long as that lasts, open
+    payments (those of an earlier process too) are looked up on the chain, their reservations are
+    kept alive, and what is proved is committed or given back.
 
     Args:
         client: the ledger that payments are reserved in.
@@ -71,6 +71,7 @@ class X402Payer:
         parts = (Blocking(client, self._http), signer, book, terms)
         self._purchases, self._allowance = Purchases(*parts), Allowance(*parts)
         self._thread: _KeepingThread | None = None
+        self._block = _Block()
         if prover is not None:
             _check(prover, signer)
             aside = Aside(client, self._http)
@@ -102,7 +103,8 @@ class X402Payer:
             RuntimeError: it has a prover, and is used outside a `with` block.
             httpx2.HTTPError: the request without a payment got no answer.
         """
-        _require(self._thread is None or self._thread.begun)
+        if self._thread is not None:
+            self._block.require()
         request = Request(method, url, headers or {}, content)
         return run_sync(self._purchases.buy(intent_id, request))
 
@@ -112,6 +114,7 @@ class X402Payer:
 
     def close(self) -> None:
         """Stop looking after open payments, within ten seconds, and close the connections."""
+        self._block.leave()
         if self._thread is not None:
             self._thread.stop()
         if self._mine:
@@ -120,6 +123,7 @@ class X402Payer:
     def __enter__(self) -> Self:
         """Begin to look after open payments, and return this payer."""
         if self._thread is not None:
+            self._block.enter()
             self._thread.start()
         return self
 
@@ -137,16 +141,12 @@ class _KeepingThread:
         self._thread = threading.Thread(target=self._run, name="bursar-x402-payer", daemon=True)
         self._stop: Callable[[], object] = self._ready.clear
 
-    @property
-    def begun(self) -> bool:
-        return self._ready.is_set()
-
     def start(self) -> None:
         self._thread.start()
         self._ready.wait()
 
     def stop(self) -> None:
-        if not self.begun:
+        if not self._ready.is_set():
             return
         with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended
             self._stop()
@@ -189,6 +189,7 @@ class AsyncX402Payer:
         self._tasks = Supervisor()
         self._keeper: Keeper | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._block = _Block()
         if prover is not None:
             _check(prover, signer)
             self._keeper = Keeper(*parts, prover, settings)
@@ -218,7 +219,8 @@ class AsyncX402Payer:
             RuntimeError: it has a prover, and is used outside an `async with` block.
             httpx2.HTTPError: the request without a payment got no answer.
         """
-        _require(self._keeper is None or self._keeping is not None)
+        if self._keeper is not None:
+            self._block.require()
         request = Request(method, url, headers or {}, content)
         return await self._tasks.finish(self._purchases.buy(intent_id, request))
 
@@ -228,6 +230,7 @@ class AsyncX402Payer:
 
     async def aclose(self) -> None:
         """Wait for purchases whose callers have left, stop keeping, and close the connections."""
+        self._block.leave()
         await self._tasks.drain(CLOSE_S)
         if self._keeper is not None and self._keeping is not None:
             self._keeper.stop()
@@ -242,6 +245,7 @@ class AsyncX402Payer:
     async def __aenter__(self) -> Self:
         """Begin to look after open payments, and return this payer."""
         if self._keeper is not None:
+            self._block.enter()
             self._keeping = asyncio.create_task(self._keeper.run(), name="bursar-x402-payer")
         return self
 
@@ -261,9 +265,29 @@ def _check(prover: ChainProver, signer: Signer) -> None:
             )
 
 
-def _require(is_kept: bool) -> None:
-    if not is_kept:
-        raise RuntimeError(
-            "a payer with a prover is used in a with block: outside of it nobody looks after "
-            "what it leaves open"
-        )
+class _Block:
+    """The one `with` block of a payer with a prover: its end closes what another would need."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entered = self._left = False
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._entered or self._left:
+                raise RuntimeError(
+                    "a payer with a prover has one with block: this one "
+                    f"{'is closed' if self._left else 'is in it'}; make another payer"
+                )
+            self._entered = True
+
+    def leave(self) -> None:
+        self._left = True
+
+    def require(self) -> None:
+        if not self._entered or self._left:
+            raise RuntimeError(
+                "a payer with a prover is used in a with block: "
+                f"{'after' if self._left else 'outside of'} it nobody looks after what it "
+                f"leaves open{'; make another payer' if self._left else ''}"
+            )

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 ANSWERS_MAX: Final = 1_000
 BYTES_MAX: Final = 64 * 1024 * 1024
 ANSWER_BYTES_MAX: Final = 1024 * 1024
+BOUND_MAX: Final = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class StoredAnswer:
     def size(self) -> int:
         """Return how much room it takes."""
         return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
+
+
+def check_bounds(**bounds: int) -> None:
+    """Refuse bounds under which no answer could ever be kept, or that no file can hold.
+
+    Raises:
+        ValueError: there is such a one.
+    """
+    for name, value in bounds.items():
+        if not 1 <= value <= BOUND_MAX:
+            raise ValueError(f"{name} must be from 1 to {BOUND_MAX}; got {value!r}")
 
 
 class Results(Protocol):
@@ -49,9 +61,13 @@ class MemoryResults:
     Args:
         answers_max: so many are kept.
         bytes_max: and so much of them.
+
+    Raises:
+        ValueError: one of these is below 1.
     """
 
     def __init__(self, *, answers_max: int = ANSWERS_MAX, bytes_max: int = BYTES_MAX) -> None:
+        check_bounds(answers_max=answers_max, bytes_max=bytes_max)
         self._lock = Lock()
         self._kept: OrderedDict[str, StoredAnswer] = OrderedDict()
         self._answers_max, self._bytes_max, self._size = answers_max, bytes_max, 0
