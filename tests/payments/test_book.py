@@ -212,13 +212,24 @@ def test_the_same_authorization_is_presented_again_only_while_it_is_unknown(book
     put(book)
     assert book.resending("pay_1", SAID) is None
     assert book.sending("pay_1", SAID) is not None
-    assert book.resending("pay_1", SAID) is None
     book.heard("pay_1", Trigger.LOST, SAID)
     again = book.resending("pay_1", SAID)
     assert again is not None
     assert again.money is Money.UNKNOWN
     book.heard("pay_1", Trigger.SETTLED, SAID)
     assert book.resending("pay_1", SAID) is None
+
+
+@pytest.mark.parametrize("who", ["the first", "the second"])
+def test_of_two_who_present_it_neither_closes_it(book: Book, who: str) -> None:
+    """The second begins before the first has its answer: what one did not send, the other may."""
+    put(book)
+    assert book.sending("pay_1", SAID) is not None
+    beside = book.resending("pay_1", SAID)
+    assert beside is not None
+    assert beside.money is Money.UNKNOWN
+    refused = book.heard("pay_1", Trigger.REFUSED, Evidence(who, "not sent"))
+    assert refused.money is Money.UNKNOWN
 
 
 def test_paid_work_that_fails_is_told_once(book: Book, clock: FakeClock) -> None:

@@ -86,12 +86,15 @@ def sender_steps(world: World) -> Iterator[Step]:
     if money is Money.RECORDED:
         yield "sending", replace(world, money=advance(money, Trigger.SENDING), answering=True)
         yield "refused here", replace(world, money=advance(money, Trigger.REFUSED))
-    if money is Money.SUBMITTING and not world.out:
+    if world.answering and not world.out:
         yield "the request leaves", replace(world, out=True)
     if (money, Trigger.RESENDING) in TRANSITIONS:
         again = replace(world, money=advance(money, Trigger.RESENDING), answering=True)
         yield "presented again", again
         yield "presented again, and it arrives", replace(again, out=True)
+        # Whatever became of an earlier call: this one is refused, or cannot connect.
+        refused = replace(again, money=advance(again.money, Trigger.REFUSED))
+        yield "presented again, and provably not sent", refused
     if not world.answering or money in TERMINAL:
         return
     done = replace(world, answering=False)

@@ -38,8 +38,10 @@ from bursar.testing.models import ScriptedModel
 from bursar.testing.providers import Reply, ToolUse
 from bursar.x402.authorization import TokenDomain
 from bursar.x402.buying import AlreadyBought, Bought, PaymentRefused, PaymentUnknown, Terms
+from bursar.x402.hands import Blocking, Waiting
 from bursar.x402.payer import AsyncX402Payer, X402Payer
 from bursar.x402.prover import ChainProver
+from bursar.x402.purchase import Purchases
 from bursar.x402.rpc import Rpc
 from bursar.x402.signing import Purse, Signer
 from payments.paying import PRICE, SHOP, Payer
@@ -253,6 +255,61 @@ def test_never_paid_is_given_back_and_bought_anew(buyer: Make, shop: Shop) -> No
     assert bought.record.attempt_no == 2
     assert bought.record.nonce != unknown.value.record.nonce
     assert (one.paid(), one.balance()) == (1, (0, 1))
+
+
+def test_who_cannot_connect_closes_nothing_that_another_sent(
+    buyer: Make, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process dies when it has paid; the next one does not reach the merchant, and asks again."""
+    one, answered, sends = buyer(), Purchases._answered, {}
+
+    async def dies(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Purchases, "_answered", dies)
+    with pytest.raises(KeyboardInterrupt):
+        one.buy("order-1", shop.url)
+    monkeypatch.setattr(Purchases, "_answered", answered)
+    [record] = one.store.attempts("acme", "order-1")
+    assert (record.money, one.paid()) == (Money.SUBMITTING, 1)
+
+    async def gone(*_: Any) -> Any:
+        raise httpx2.ConnectError("restarting")
+
+    for hands in (Blocking, Waiting):
+        sends[hands] = hands.send
+        monkeypatch.setattr(hands, "send", gone)
+    with pytest.raises(PaymentUnknown):
+        one.buy("order-1", shop.url)
+    assert (one.now(record).money, one.balance()) == (Money.UNKNOWN, (1, 0))
+    for hands, send in sends.items():
+        monkeypatch.setattr(hands, "send", send)
+    assert one.buy("order-1", shop.url).response.is_success
+    assert len(one.store.attempts("acme", "order-1")) == 1
+    assert (one.paid(), one.balance()) == (1, (0, 1))
+
+
+def test_a_purse_that_changed_does_not_say_that_nothing_was_paid(buyer: Make, shop: Shop) -> None:
+    """The payment cannot be presented again; whether it was made is as unknown as before."""
+    one = buyer()
+    shop.lapses.extend([Lapse.LOSE, Lapse.LOSE])
+    with pytest.raises(PaymentUnknown):
+        one.buy("order-1", shop.url)
+    one.signer = Signer(one.payer.key, [Purse(one.payer.dollar.domain, PRICE - 1, Fraction(100))])
+    with pytest.raises(PaymentUnknown, match="may have been paid"):
+        one.buy("order-1", shop.url)
+    assert one.balance() == (1, 0)
+
+
+def test_another_body_is_another_purchase(buyer: Make, shop: Shop) -> None:
+    """What was paid for one order is not presented for another."""
+    one = buyer()
+    shop.lapses.extend([Lapse.LOSE, Lapse.LOSE])
+    with pytest.raises(PaymentUnknown):
+        one.buy("order-1", shop.url, method="POST", content=b"order=1")
+    with pytest.raises(PaymentRefused, match="name another purchase otherwise"):
+        one.buy("order-1", shop.url, method="POST", content=b"order=999")
+    assert one.balance() == (1, 0)
 
 
 def test_no_two_payments_have_one_nonce(buyer: Make, shop: Shop) -> None:

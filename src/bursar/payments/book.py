@@ -129,7 +129,7 @@ class Book:
 
     def resending(self, payment_id: str, evidence: Evidence) -> PaymentRecord | None:
         """Note that the same authorization is presented again; None where that helps nobody."""
-        unproved = {Money.PENDING, Money.UNKNOWN}
+        unproved = {Money.SUBMITTING, Money.PENDING, Money.UNKNOWN}
         return self._step(payment_id, self._sent(Trigger.RESENDING, unproved, evidence))
 
     def heard(

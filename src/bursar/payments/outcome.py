@@ -180,7 +180,9 @@ _BY_TRIGGER: Final[Mapping[Trigger, Mapping[Money, Money]]] = {
         **_all(),
     },
     Trigger.SENDING: {Money.RECORDED: Money.SUBMITTING},
-    Trigger.RESENDING: _all(),
+    # Who presents it beside the first sender cannot know what that one sent, nor it of this one:
+    # from here on the refusal of one call closes nothing.
+    Trigger.RESENDING: {Money.SUBMITTING: _U, **_all()},
     Trigger.ACKNOWLEDGED: {Money.SUBMITTING: _P, **_all(but={_U: _P})},
     Trigger.LOST: {Money.SUBMITTING: _U, **_all()},
     # A parked record leaves by final proof alone, or it would be parked again and again.

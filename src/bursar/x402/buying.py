@@ -6,6 +6,7 @@ purchase that may simply be made again; after `PaymentUnknown` only the same int
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -40,7 +41,7 @@ class PaymentError(Exception):
 
 
 class PaymentRefused(PaymentError):
-    """Nothing was signed: no offer may be paid, or the ledger said no."""
+    """Nothing was paid for this request, and nothing can be: what was reserved is given back."""
 
 
 class PaymentUnknown(PaymentError):
@@ -59,6 +60,13 @@ class Request:
     url: str
     headers: Mapping[str, str]
     content: bytes
+
+    @property
+    def buys(self) -> str:
+        """What it is for, to the letter: the same payment is for nothing else."""
+        name = f"{self.method} {self.url}"
+        body = self.content
+        return name if not body else f"{name} sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

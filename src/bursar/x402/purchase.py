@@ -111,7 +111,7 @@ class Purchases:
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
             nonce=intent_nonce(name),
-            resource=f"{request.method} {request.url}",
+            resource=request.buys,
             valid_after_s=0,
             valid_before_s=now_ms // 1_000 + offer.timeout_s,
             requirements=chosen.to_json(),
@@ -164,14 +164,26 @@ class Purchases:
 
     async def _go_on(self, record: PaymentRecord, request: Request) -> Bought:
         """Present the payment of an intent again."""
-        wanted = f"{request.method} {request.url}"
-        if record.resource != wanted:
+        if record.resource != request.buys:
             raise PaymentRefused(
-                f"intent {record.intent_id} is for {record.resource}, not for {wanted}", record
+                f"intent {record.intent_id} is for {record.resource}, not for {request.buys}; name "
+                "another purchase otherwise",
+                record,
             )
         if record.money is Money.SETTLED and record.work is Work.DELIVERED:
             raise AlreadyBought(f"intent {record.intent_id} was paid and delivered", record)
-        return await self._present(record, request, self._sign(record))
+        return await self._present(record, request, self._signed_again(record))
+
+    def _signed_again(self, record: PaymentRecord) -> tuple[str, str]:
+        """Return the header of a payment that may have been made: a purse may have changed."""
+        try:
+            return self._sign(record)
+        except PaymentRefused as wrong:
+            if record.money is Money.RECORDED:  # nobody has sent it yet
+                raise
+            raise PaymentUnknown(
+                f"{wrong}. It was signed before and may have been paid; the budget is held", record
+            ) from wrong
 
     async def _present(
         self, record: PaymentRecord, request: Request, header: tuple[str, str]
@@ -222,9 +234,13 @@ class Purchases:
         noted = await self._hands.write(lambda: step(name, said))
         if noted is None and first:
             raise PaymentUnknown(f"payment {name} is being presented by somebody else", record)
-        if noted is None:
-            return await self._hands.write(lambda: self._book.get(name))
-        return noted
+        if noted is not None:
+            return noted
+        now = await self._hands.write(lambda: self._book.get(name))
+        if now.money in NEVER:  # proved, or given up, by somebody else in the meantime
+            await self._allowance.settle(now)
+            raise PaymentRefused(f"payment {name} is over: {now.money}, and nothing was paid", now)
+        return now
 
     async def _heard(
         self, record: PaymentRecord, trigger: Trigger, reason: str, transaction: str | None = None
