@@ -110,6 +110,9 @@ def test_what_is_paid_and_never_delivered_is_an_orphan(one: Kept, shop: Shop) ->
     """Somebody is told an hour after it is final; delivered later, it is an orphan no more."""
     unknown(one, shop, Lapse.LOSE)
     one.payer.dollar.chain.finalize()
+    one.keep(lambda: ended(one))
+    assert one.only().disposition is Disposition.OPEN
+    one.clock.set_ms(one.only().next_check_at_ms or 0)
     one.keep(lambda: one.only().disposition is Disposition.ORPHANED)
     record = one.only()
     assert (record.money, record.work) == (Money.SETTLED, Work.NOT_STARTED)

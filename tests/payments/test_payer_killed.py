@@ -33,7 +33,7 @@ from pathlib import Path
 import pytest
 
 from bursar import CyclesClient
-from bursar.payments.outcome import BudgetState, Money
+from bursar.payments.outcome import TERMINAL, BudgetState, Money
 from bursar.payments.store import open_payments
 from bursar.testing.chain import Dollar, LocalChain
 from bursar.testing.facilitator import ScriptedFacilitator
@@ -87,9 +87,7 @@ def killed(one: Kept, folder: Path, url: str, what: str, step: str) -> None:
 def ended(one: Kept) -> bool:
     """Say whether every payment of the intent is proved and accounted for."""
     ends = (BudgetState.COMMITTED, BudgetState.RELEASED)
-    return all(
-        each.next_check_at_ms is None and each.budget_state in ends for each in one.records()
-    )
+    return all(each.money in TERMINAL and each.budget_state in ends for each in one.records())
 
 
 @pytest.mark.parametrize("step", BUYING)
