@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from pathlib import Path
 from subprocess import PIPE
@@ -22,6 +23,7 @@ from bursar.agent import (
     CancelScope,
     PermissionDenial,
     QueryEngine,
+    QueryEngineConfig,
     StopReason,
     SubAgent,
     TurnResult,
@@ -35,7 +37,7 @@ from bursar.agent.tools import Permissions, Toolbox, tool
 from bursar.client.guard import AsyncStreamHandle
 from bursar.testing import ScriptedLedger
 from bursar.testing.models import ScriptedModel
-from bursar.testing.providers import Reply
+from bursar.testing.providers import Reply, ToolUse
 
 TOOL_COST, BUDGET = 30, 10**6
 Case = Callable[[ScriptedLedger, Purse], Coroutine[Any, Any, None]]
@@ -437,5 +439,59 @@ def test_a_recorded_call_tells_again_what_was_below_it(tmp_path: Path) -> None:
         assert first.permission_denials == second.permission_denials != ()
         assert set(first.charges) == set(second.charges) == set(again.charges)
         assert recorded(second) == ledger.spent()
+
+    run(case)
+
+
+class Deaf:
+    """A model that does not hear that it is cancelled, until it is let go."""
+
+    name = "deaf"
+
+    def __init__(self) -> None:
+        self.asked, self.go = 0, threading.Event()
+
+    def complete_sync(self, request: ModelRequest, **_: Any) -> Iterator[ModelEvent]:
+        self.asked += 1
+        self.go.wait(60)
+        yield TokenUsage(10, request.max_tokens)
+        yield Stop()
+
+
+def test_what_a_turn_left_behind_counts_until_it_is_known() -> None:
+    """A call that nobody waits for may still cost its bound: no later turn has that money."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        deaf = Deaf()
+        config = QueryEngineConfig(max_budget_tokens=None, max_money_microcents=1_000)
+        engine = QueryEngine(config, GuardedModel(purse, deaf, PRICE), max_tokens=10**6)
+        for _ in range(3):
+            result = await engine.submit("hello", cancel_event=CancelScope(timeout_seconds=0.1))
+            assert result.stop_reason in ("timeout", "max_budget_reached")
+        assert deaf.asked <= 1
+        deaf.go.set()
+        assert await settled(ledger) <= 1_000
+
+    run(case)
+
+
+def test_what_a_sub_agent_left_behind_counts_until_it_is_known() -> None:
+    """Its slice is free again, but for what its open call may still cost."""
+
+    async def case(ledger: ScriptedLedger, purse: Purse) -> None:
+        deaf = Deaf()
+        sub = SubAgent(
+            *("deaf", deaf),
+            about="Hears nothing.",
+            price=PRICE,
+            timeout_seconds=0.1,
+            max_tokens=500,
+        )
+        config = QueryEngineConfig(max_budget_tokens=None, max_money_microcents=3_000)
+        wishes = [Reply(tools=[ToolUse("deaf", {"prompt": "hm"})], input_tokens=1)] * 5
+        engine = paying(purse, [sub], *wishes, config=config, max_tokens=10)
+        await engine.submit("hello")
+        deaf.go.set()
+        assert await settled(ledger) <= 3_000
 
     run(case)

@@ -309,6 +309,20 @@ def test_an_output_that_is_full_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_without_an_output_it_runs_all_the_same() -> None:
+    """As in `bursar agent run ... >&-`: the turn is paid for, and nothing is a traceback."""
+    with ScriptedProvider([Reply("yes")]) as provider:
+        command = shlex.join([sys.executable, "-m", "bursar.cli", "agent", "run", "?", *FINE])
+        ended = subprocess.run(
+            ["sh", "-c", f"{command} >&-"],
+            env=os.environ | provider.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+
+
 def test_what_a_tool_prints_is_not_the_answer(tmp_path: Path) -> None:
     """Standard output is one document, whatever runs besides."""
     file = tmp_path / "loud.py"

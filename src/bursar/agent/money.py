@@ -110,6 +110,7 @@ class Action:
     calls: str = ""
     began: float = field(default_factory=time.monotonic)
     settling: bool = False
+    left: bool = False
 
     @property
     def ledger_key(self) -> str:
@@ -148,12 +149,30 @@ class Purse:
         self._calls = calls or Calls()
         self._sleep = sleep
         self._commits: set[asyncio.Future[Charge]] = set()
+        self._open: list[tuple[Action, AsyncStreamHandle]] = []
         self._subject = subject
         self.leash = Leash()
 
     def spent(self, session_id: str, committed: int) -> int:
-        """Return what a session has spent here, turns that did not commit included."""
-        return self._calls.spent(session_id, committed)
+        """Return what a session has spent here, turns that did not commit included.
+
+        What was left behind counts with all that it may cost, until that is known.
+        """
+        return self._calls.spent(session_id, committed) + self.behind(f"{session_id}/")
+
+    def left(self, prefix: str) -> None:
+        """Hear that a turn is over: nobody waits for its actions any more, and they may go on."""
+        for action, _ in self._open:
+            action.left = action.left or action.key.startswith(prefix)
+
+    def behind(self, prefix: str) -> int:
+        """Return the most that actions may still cost whose turns are over."""
+        self._open = [one for one in self._open if not (one[0].settling or one[1].finalized)]
+        return sum(
+            action.estimate
+            for action, _ in self._open
+            if action.left and action.key.startswith(prefix)
+        )
 
     # The way of one action.
 
@@ -194,6 +213,7 @@ class Purse:
         await self.step(action)
         await self._settle_owed(action.key)
         handle = await self._reserved(action)
+        self._open.append((action, handle))
         self.leash.granted(handle.caps, time.monotonic())
         return handle
 

@@ -113,7 +113,12 @@ def completed(plan: Plan, turns: list[TurnResult], scope: CancelScope | None = N
     """Return the result of a loop that did all that it was to do."""
     entries = turns or [plan.ended(plan.prompt, StopReason.MAX_TURNS_REACHED)]
     requested = scope is not None and scope.reason is not None
-    return LoopResult(tuple(entries), named(entries[-1].stop_reason), cancel_requested=requested)
+    return LoopResult(
+        tuple(entries),
+        named(entries[-1].stop_reason),
+        cancel_requested=requested,
+        worker_abandoned=any(one.abandoned for one in entries),
+    )
 
 
 def named(reason: str) -> str:
@@ -147,6 +152,6 @@ def stopped(
         deadline_exceeded=reason == StopReason.TIMEOUT,
         cancel_requested=requested,
         cancel_acknowledged=requested and acknowledged and not last.abandoned,
-        worker_abandoned=abandoned or last.abandoned,
+        worker_abandoned=abandoned or any(one.abandoned for one in (*turns, last)),
         error=error,
     )

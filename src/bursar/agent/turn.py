@@ -123,6 +123,10 @@ class Turn:
             self._gate.close(StopReason.CANCELLED)
         if self._setup.under is not None:
             self._setup.under.end()
+        purse = purse_of(self._setup.model, self._setup.tools)
+        if self._work is not None and purse is not None:
+            above = self._attempt.origin or self._base.session_id
+            purse.left(f"{above}/{self._attempt.turn_id}/")
         if self._work is not None and self._work.account.slices:
             self._scope.cancel()
         if self._poll is not None:

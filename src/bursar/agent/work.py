@@ -34,7 +34,7 @@ from bursar.agent.ports import (
 from bursar.agent.results import PermissionDenial, StopReason, UsageSummary
 from bursar.agent.scope import CancelScope
 from bursar.agent.state import SessionState
-from bursar.agent.step import Answer, Attempt, Refused
+from bursar.agent.step import Answer, Attempt, Refused, spent
 from bursar.agent.talk import (
     Ask,
     Talk,
@@ -49,7 +49,7 @@ from bursar.agent.talk import (
 )
 from bursar.agent.threads import answering, carried
 from bursar.client.context import interruptible
-from bursar.money import Unpriced
+from bursar.money import Unpriced, total
 
 Emit = Callable[[dict[str, Any]], object]
 
@@ -59,12 +59,22 @@ def purse_of(model: Model | SyncModel | None, tools: Tools | None) -> Any:
     return getattr(tools, "purse", None) or getattr(model, "purse", None)
 
 
-def known(attempt: Attempt, purse: Any, state: SessionState) -> Attempt:
-    """Return an attempt with what its session has spent until now, committed or not."""
+def known(
+    attempt: Attempt, purse: Any, state: SessionState, charges: Iterable[Charge] = ()
+) -> Attempt:
+    """Return an attempt with what its session has spent until now, committed or not.
+
+    What a sub-agent spends counts in the session above; of its own, `charges` are the turn's.
+    """
     committed = state.spent_microcents
-    if purse is None or attempt.origin or isinstance(committed, Unpriced):
-        return attempt  # what a sub-agent spends counts in the session above
-    return replace(attempt, spent=purse.spent(state.session_id, committed))
+    if purse is None or isinstance(committed, Unpriced):
+        return attempt
+    if not attempt.origin:
+        return replace(attempt, spent=purse.spent(state.session_id, committed))
+    mine = total((committed, spent(tuple(charges))))
+    if isinstance(mine, Unpriced):
+        return attempt
+    return replace(attempt, spent=mine + purse.behind(f"{attempt.origin}/"))
 
 
 class Work:
@@ -149,7 +159,7 @@ class Work:
                 return step
 
     def _known(self) -> Attempt:
-        return known(self._attempt, self._purse, self._state)
+        return known(self._attempt, self._purse, self._state, self.account.charges)
 
     def _now(self) -> Talk:
         """Return the talk with what was told until now, here and below."""

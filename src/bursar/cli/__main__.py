@@ -59,7 +59,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         code = app(exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed before the start
+            sys.stdout.flush()
     except CommandError as error:
         _tell(error)
         sys.exit(error.code)
@@ -80,7 +81,8 @@ def main() -> None:
 
 def _mute() -> None:
     """Send what is left of the output nowhere, so that the interpreter's end does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _mistake(error: CycloptsError) -> str:
